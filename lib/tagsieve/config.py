@@ -1,0 +1,115 @@
+"""The base of all recipe models, dotted overrides, and errors that say what would be right.
+
+Imports no engine: reading and checking a recipe must stay cheap.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from tagsieve.errors import UsageError
+
+
+class RecipeModel(BaseModel):
+    """A part of a recipe: unknown keys are refused, values never change after loading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+Model = TypeVar("Model", bound=RecipeModel)
+
+
+def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Set each `dotted.key=value` in a copy of `values`; the value is read as YAML.
+
+    A list item is named by its index (`inputs.0.pool=code`). Raises UsageError when an override
+    has no `=`, or names an index that the list does not have.
+    """
+    result: dict[str, Any] = json.loads(json.dumps(values))
+    for override in overrides:
+        dotted, separator, text = override.partition("=")
+        if not separator or not dotted:
+            raise UsageError(f"override {override!r}: expected key=value, as in select.size=1000")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"override {override!r}: {text!r} is not a YAML value") from error
+        _set(result, dotted.split("."), value, override)
+    return result
+
+
+def _set(node: Any, keys: list[str], value: Any, override: str) -> None:
+    head, *rest = keys
+    key: Any = head
+    if isinstance(node, list):
+        if not head.isdigit() or int(head) >= len(node):
+            known = f"0 to {len(node) - 1}" if node else "none, the list is empty"
+            raise UsageError(f"override {override!r}: {head!r} is no index of the list ({known})")
+        key = int(head)
+    elif not isinstance(node, dict):
+        raise UsageError(f"override {override!r}: {head!r} lies below a plain value ({node!r})")
+    if not rest:
+        node[key] = value
+        return
+    if isinstance(node, dict) and node.get(key) is None:
+        node[key] = {}
+    _set(node[key], rest, value, override)
+
+
+def validate(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
+    """Build `model` from `values`; raises one UsageError that lists every error of the recipe."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(model, detail) for detail in error.errors()]
+        raise UsageError("\n".join([f"{where} has {len(lines)} error(s):", *lines])) from error
+
+
+def _explain(model: type[RecipeModel], error: ErrorDetails) -> str:
+    location = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = sorted(_fields_at(model, error["loc"][:-1]))
+        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"  {location}: unknown key; {hint}"
+    if error["type"] == "missing":
+        return f"  {location}: missing; it has no default"
+    message = error["msg"].removeprefix("Value error, ")
+    shown = json.dumps(error["input"], ensure_ascii=False, default=str)
+    if len(shown) > 80:
+        shown = shown[:77] + "..."
+    return f"  {location or 'recipe'}: got {shown}; {message[0].lower()}{message[1:]}"
+
+
+def _fields_at(model: type[RecipeModel], location: tuple[int | str, ...]) -> set[str]:
+    """Names that a recipe may use at `location` (parts that are no field, such as a list index
+    or the tag of a union, stay at the same models)."""
+    models = {model}
+    for part in location:
+        below = {
+            found
+            for owner in models
+            if part in owner.model_fields
+            for found in _models_in(owner.model_fields[str(part)].annotation)
+        }
+        tagged = {m for m in models if _is_kind(m, part)}
+        models = below or tagged or models
+    return {name for found in models for name in found.model_fields}
+
+
+def _is_kind(model: type[RecipeModel], part: int | str) -> bool:
+    kind = model.model_fields.get("kind")
+    return kind is not None and part in get_args(kind.annotation)
+
+
+def _models_in(annotation: Any) -> set[type[RecipeModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, RecipeModel):
+        return {annotation}
+    return {found for inner in get_args(annotation) for found in _models_in(inner)}

@@ -1,0 +1,58 @@
+"""One Ray for a whole run: embedded, or a cluster by its address."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from tagsieve.engines.config import RayConfig
+from tagsieve.errors import RunError
+
+
+def cores(config: RayConfig) -> int:
+    """Cores of the embedded Ray."""
+    return config.cpus or os.cpu_count() or 1
+
+
+def start_ray(config: RayConfig, verbose: bool = False) -> None:
+    """Connect this process to Ray, starting an embedded one where no address is set.
+
+    Raises RunError when the cluster cannot be reached.
+    """
+    # An actor would otherwise hide the GPUs from children that ask for none.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "0" if verbose else "1")
+    import ray
+    from ray.data import DataContext
+
+    if not ray.is_initialized():
+        address = config.address or os.environ.get("RAY_ADDRESS")
+        level = logging.INFO if verbose else logging.ERROR
+        try:
+            if address:
+                ray.init(address=address, logging_level=level, log_to_driver=verbose)
+            else:
+                ray.init(
+                    # One more than there are: a model's actor takes all cores, and the tasks that
+                    # read and slice its input, which are idle most of the time, need a place too.
+                    num_cpus=cores(config) + 1,
+                    object_store_memory=int(config.object_store_gb * 2**30),
+                    include_dashboard=False,
+                    logging_level=level,
+                    log_to_driver=verbose,
+                )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            where = f"at {address}" if address else "on this machine"
+            raise RunError(f"Ray {where} did not start or answer (ray.address): {error}") from error
+    context = DataContext.get_current()
+    context.enable_progress_bars = verbose
+    if not verbose:
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def stop_ray() -> None:
+    """Leave Ray; an embedded one ends."""
+    import ray
+
+    ray.shutdown()

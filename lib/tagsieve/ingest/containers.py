@@ -1,0 +1,245 @@
+"""From files of any type to one frame of records.
+
+Columns: `source`, `source_row` (0-based line, element or row of the file), `record` (a variant,
+null where there is none), `payload` (the bytes as they came, for rejects) and `reason` (null, or
+why there is no record: `invalid_utf8`, `unparsable`).
+"""
+
+from __future__ import annotations
+
+import re
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from tagsieve.errors import RunError, UsageError
+from tagsieve.ingest.config import Input
+
+if TYPE_CHECKING:
+    from tagsieve.ingest.files import SourceFile
+
+MAX_JSON_ARRAY = 1 << 30
+"""A JSON array is parsed whole by one task; a larger file must be turned into JSON lines."""
+
+_COLUMNS = ("source", "source_row", "record", "payload", "reason")
+
+
+def read_records(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
+    """All records of `files`: one frame per type of file, whatever their number."""
+    readers = {
+        "json": _json_arrays,
+        "jsonl": _json_lines,
+        "csv": _csv,
+        "parquet": _rows,
+        "delta": _rows,
+    }
+    frames = []
+    for kind in sorted({file.container for file in files}):
+        of_kind = [file for file in files if file.container == kind]
+        frames.append(readers[kind](spark, of_kind).select(*_COLUMNS))
+    return reduce(DataFrame.unionByName, frames)
+
+
+def export_dataset(source: Input, folder: str) -> str:
+    """Write a Hugging Face data set (by name, from the local cache, or made by save_to_disk) as
+    one Parquet file below `folder`; gives its path. Raises UsageError when it cannot be had."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise UsageError(
+            "inputs: dataset needs the Hugging Face library: pip install 'tagsieve[hf]'"
+        ) from error
+    assert source.dataset is not None
+    try:
+        if (Path(source.dataset) / "state.json").exists():
+            data = datasets.load_from_disk(source.dataset)
+        elif (Path(source.dataset) / "dataset_dict.json").exists():
+            data = datasets.load_from_disk(f"{source.dataset}/{source.split}")
+        else:
+            data = datasets.load_dataset(source.dataset, source.subset, split=source.split)
+    except (OSError, ValueError, datasets.exceptions.DatasetNotFoundError) as error:
+        raise UsageError(
+            f"inputs: dataset {source.dataset!r}, split {source.split!r}, cannot be had: {error}"
+        ) from error
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    target = f"{folder}/{source.pool}.parquet"
+    data.to_parquet(target)
+    return target
+
+
+def _json_lines(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
+    lines = _numbered(spark.read.text(_paths(files)), files)
+    value = F.col("value")
+    first = (F.col("source_row") == 0) & value.startswith("\ufeff")
+    text = F.when(first, F.substring(value, 2, 2**31 - 1)).otherwise(value)
+    return _parsed(lines.withColumn("text", text).where(F.trim("text") != ""))
+
+
+def _parsed(frame: DataFrame) -> DataFrame:
+    """Parse `text` (bytes that should be UTF-8) into `record`."""
+    # Spark's text source keeps invalid bytes, so they are seen here and kept in the payload.
+    valid = F.is_valid_utf8("text")
+    record = F.when(valid, F.expr("try_parse_json(text)"))
+    reason = F.when(~valid, "invalid_utf8").when(record.isNull(), "unparsable")
+    return frame.select(
+        "source",
+        "source_row",
+        record.alias("record"),
+        F.col("text").cast("binary").alias("payload"),
+        reason.alias("reason"),
+    )
+
+
+def _json_arrays(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
+    for file in files:
+        if file.size > MAX_JSON_ARRAY:
+            raise UsageError(
+                f"inputs: {file.uri} is one JSON array of {file.size / 2**30:.1f} GiB; above 1 GiB "
+                "turn it into JSON lines (jq -c '.[]')"
+            )
+    whole = spark.read.text(_paths(files), wholetext=True)
+    names = [
+        (row["path"], _source(row["path"], files))
+        for row in whole.select(F.col("_metadata.file_path").alias("path")).distinct().collect()
+    ]
+    sources = spark.createDataFrame(names, "path string, source string")
+    whole = whole.select("value", F.col("_metadata.file_path").alias("path")).join(
+        F.broadcast(sources), "path"
+    )
+    text = F.regexp_replace(F.make_valid_utf8("value"), "^\ufeff?\\s*", "")
+    valid = F.is_valid_utf8("value")
+    # With an element type of string, each element keeps its own JSON text.
+    items = F.when(text.startswith("["), F.from_json(text, "array<string>")).otherwise(
+        F.array(text)
+    )
+    parsed = whole.select("source", "value", valid.alias("valid"), items.alias("items"))
+    broken = parsed.where(F.col("items").isNull()).select(
+        "source",
+        F.lit(0).cast("long").alias("source_row"),
+        F.lit(None).cast("variant").alias("record"),
+        F.col("value").cast("binary").alias("payload"),
+        F.lit("unparsable").alias("reason"),
+    )
+    elements = parsed.select(
+        "source", "valid", F.posexplode("items").alias("source_row", "text")
+    ).withColumn("text", F.coalesce("text", F.lit("null")))
+    # Bytes that were no UTF-8 stand as U+FFFD in their own element only.
+    damaged = ~F.col("valid") & F.contains("text", F.lit("\ufffd"))
+    record = F.when(~damaged, F.expr("try_parse_json(text)"))
+    reason = F.when(damaged, "invalid_utf8").when(record.isNull(), "unparsable")
+    good = elements.select(
+        "source",
+        F.col("source_row").cast("long"),
+        record.alias("record"),
+        F.col("text").cast("binary").alias("payload"),
+        reason.alias("reason"),
+    )
+    return good.unionByName(broken)
+
+
+def _csv(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
+    # Read as Latin-1, which keeps every byte, so that invalid UTF-8 can be told field by field.
+    options = {"header": True, "multiLine": True, "escape": '"', "encoding": "ISO-8859-1"}
+    frame = spark.read.options(**options).csv(_paths(files))
+    names = [_utf8(name.encode("iso-8859-1")).removeprefix("\ufeff") for name in frame.columns]
+    fields = [
+        F.encode(F.col(f"`{raw}`"), "ISO-8859-1").cast("string").alias(name)
+        for raw, name in zip(frame.columns, names, strict=True)
+    ]
+    numbered = _numbered(frame, files).select(
+        "source", "source_row", F.struct(*fields).alias("row")
+    )
+    valid = reduce(
+        Column.__and__,
+        (F.coalesce(F.is_valid_utf8(F.col("row")[name]), F.lit(True)) for name in names),
+    )
+    return numbered.select(
+        "source",
+        "source_row",
+        F.when(valid, F.to_variant_object("row")).alias("record"),
+        F.to_json("row").cast("binary").alias("payload"),
+        F.when(~valid, "invalid_utf8").alias("reason"),
+    )
+
+
+def _utf8(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
+
+
+def _rows(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
+    """Parquet files or Delta tables: one frame each where their schemas may differ."""
+    frames = []
+    for file in files:
+        frame = spark.read.format(file.container).load(_path(file.uri))
+        row = F.struct(*(F.col(f"`{name}`") for name in frame.columns))
+        numbered = _numbered(frame.select(row.alias("row"), "_metadata"), [file])
+        frames.append(
+            numbered.select(
+                "source",
+                "source_row",
+                F.to_variant_object("row").alias("record"),
+                F.to_json("row").cast("binary").alias("payload"),
+                F.lit(None).cast("string").alias("reason"),
+            )
+        )
+    return reduce(DataFrame.unionByName, frames)
+
+
+def _numbered(frame: DataFrame, files: list[SourceFile]) -> DataFrame:
+    """Add `source` and `source_row` (0-based within the source) to a frame read from `files`.
+
+    A large file is read in blocks by several tasks, so a block's rows are numbered from where the
+    block before it ended; the data files of a Delta table count on in the order of their names.
+    Spark plans the same blocks into the same partitions each time, which makes the first row of a
+    block the least monotonically increasing id in both passes. The first pass only counts rows;
+    what the driver gets is one line per block.
+    """
+    with_ids = frame.select(
+        "*",
+        F.col("_metadata.file_path").alias("_path"),
+        F.col("_metadata.file_block_start").alias("_block"),
+        F.monotonically_increasing_id().alias("_id"),
+    )
+    blocks = with_ids.groupBy("_path", "_block").agg(
+        F.min("_id").alias("first"), F.count("*").alias("rows")
+    )
+    offsets, ends = [], dict[str, int]()
+    for row in sorted(blocks.collect(), key=lambda row: (row["_path"], row["_block"])):
+        source = _source(row["_path"], files)
+        start = ends.get(source, 0)
+        offsets.append((row["_path"], row["_block"], source, start - row["first"]))
+        ends[source] = start + row["rows"]
+    schema = "_path string, _block long, source string, _shift long"
+    shifts = frame.sparkSession.createDataFrame(offsets, schema)
+    return (
+        with_ids.join(F.broadcast(shifts), ["_path", "_block"])
+        .withColumn("source_row", F.col("_id") + F.col("_shift"))
+        .drop("_path", "_block", "_id", "_shift")
+    )
+
+
+def _paths(files: list[SourceFile]) -> list[str]:
+    return [_path(file.uri) for file in files]
+
+
+def _path(uri: str) -> str:
+    """A URI as Spark reads it: s3a for s3; glob signs in a real name are escaped."""
+    if uri.startswith("s3://"):
+        uri = uri.replace("s3://", "s3a://", 1)
+    return "".join(f"\\{sign}" if sign in "*?[]{}" else sign for sign in uri)
+
+
+def _source(path: str, files: list[SourceFile]) -> str:
+    """The URI of the file that Spark shows as `path`: percent-encoded, `file:/` or `s3a://`."""
+    uris = {file.uri for file in files}
+    plain = re.sub(r"^file:/+", "file:///", unquote(path)).replace("s3a://", "s3://", 1)
+    if files[0].container == "delta":
+        return files[0].uri  # a table is read alone, and its data files are its own
+    for uri in (plain, path):
+        if uri in uris:
+            return uri
+    raise RunError(f"Spark read {path}, which is none of the files that were listed")

@@ -1,0 +1,424 @@
+"""The lake: the names and schemas of all tables, and the only place that commits to them.
+
+Every table is a Delta table that both engines can read and write: Spark through delta-spark, Ray
+workers and the driver through delta-rs (`deltalake`). Tables are created here, with protocol
+reader 1 / writer 2: deletion vectors, column mapping, liquid clustering, v2 checkpoints, identity
+and generated columns would make a table unreadable or unwritable for delta-rs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from tagsieve.errors import RunError
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+FORMAT = 1
+"""Version of the tables' layout. Raised only when an older tagsieve could misread a lake."""
+
+FORMAT_PROPERTY = "tagsieve.format"
+_READABLE_FEATURES = {"timestampNtz"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Name, key, Arrow schema and partition columns of one table."""
+
+    name: str
+    key: tuple[str, ...]
+    schema: pa.Schema
+    partition_by: tuple[str, ...] = ()
+
+
+def _table(
+    name: str,
+    key: tuple[str, ...],
+    columns: Mapping[str, pa.DataType],
+    partition_by: tuple[str, ...] = (),
+) -> Table:
+    fields = [pa.field(n, kind, nullable=n not in key) for n, kind in columns.items()]
+    return Table(name, key, pa.schema(fields), partition_by)
+
+
+_STRING = pa.string()
+_STRINGS = pa.list_(pa.string())
+_COUNTS = pa.map_(pa.string(), pa.int64())
+_TIME = pa.timestamp("us", tz="UTC")
+TURNS = pa.list_(pa.struct([("role", _STRING), ("content", _STRING)]))
+TAGS = pa.list_(pa.struct([("tag", _STRING), ("explanation", _STRING)]))
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        _table(
+            "samples",
+            ("pool", "sample_id"),
+            {
+                "pool": _STRING,
+                "sample_id": _STRING,
+                "turns": TURNS,
+                "query_ids": _STRINGS,
+                "lang": _STRING,
+                "meta": pa.map_(_STRING, _STRING),
+                "source": _STRING,
+                "source_row": pa.int64(),
+                "run_id": _STRING,
+            },
+            partition_by=("pool",),
+        ),
+        _table(
+            "raw_tags",
+            ("query_id", "tagger"),
+            {"query_id": _STRING, "tagger": _STRING, "tags": TAGS, "run_id": _STRING},
+            partition_by=("tagger",),
+        ),
+        _table(
+            "ontology_versions",
+            ("version",),
+            {
+                "version": _STRING,
+                "tagger": _STRING,
+                "parent": _STRING,
+                "config": _STRING,
+                "edits": _STRING,
+                "encoder": _STRING,
+                "read_versions": _COUNTS,
+                "created": _TIME,
+                "run_id": _STRING,
+            },
+        ),
+        _table(
+            "ontology",
+            ("version", "raw_tag"),
+            {
+                "version": _STRING,
+                "raw_tag": _STRING,
+                "count": pa.int64(),
+                "status": _STRING,
+                "rule_tag": _STRING,
+                "tag": _STRING,
+            },
+            partition_by=("version",),
+        ),
+        _table(
+            "tags",
+            ("sample_id", "tagger", "ontology_version"),
+            {
+                "sample_id": _STRING,
+                "tagger": _STRING,
+                "ontology_version": _STRING,
+                "tags": _STRINGS,
+                "turn_tags": pa.list_(_STRINGS),
+            },
+            partition_by=("ontology_version",),
+        ),
+        _table(
+            "pool_stats",
+            ("ontology_version", "pool"),
+            {
+                "ontology_version": _STRING,
+                "pool": _STRING,
+                "samples": pa.int64(),
+                "queries": pa.int64(),
+                "untagged_queries": pa.int64(),
+                "tags": pa.int64(),
+                "diversity": pa.float64(),
+                "complexity": pa.float64(),
+            },
+            partition_by=("ontology_version",),
+        ),
+        _table(
+            "pool_recall",
+            ("ontology_version", "pool", "other_pool"),
+            {
+                "ontology_version": _STRING,
+                "pool": _STRING,
+                "other_pool": _STRING,
+                "recall": pa.float64(),
+            },
+            partition_by=("ontology_version",),
+        ),
+        _table(
+            "tag_funnel",
+            ("ontology_version", "position"),
+            {
+                "ontology_version": _STRING,
+                "position": pa.int64(),
+                "stage": _STRING,
+                "tags": pa.int64(),
+                "occurrences": pa.int64(),
+            },
+            partition_by=("ontology_version",),
+        ),
+        _table(
+            "selections",
+            ("selection", "pool", "sample_id"),
+            {
+                "selection": _STRING,
+                "pool": _STRING,
+                "sample_id": _STRING,
+                "rank": pa.int64(),
+                "score": pa.float64(),
+                "reason": _STRING,
+                "run_id": _STRING,
+            },
+            partition_by=("selection",),
+        ),
+        _table(
+            "rejects",
+            ("run_id", "step", "source", "source_row"),
+            {
+                "run_id": _STRING,
+                "step": _STRING,
+                "source": _STRING,
+                "source_row": pa.int64(),
+                "sample_id": _STRING,
+                "reason": _STRING,
+                "payload": pa.binary(),
+                "payload_bytes": pa.int64(),
+                "pool": _STRING,
+            },
+        ),
+        _table(
+            "quarantine",
+            ("run_id", "step", "key"),
+            {
+                "run_id": _STRING,
+                "step": _STRING,
+                "key": _STRING,
+                "reason": _STRING,
+                "error": _STRING,
+                "payload": pa.binary(),
+                "resolved_by": _STRING,
+            },
+        ),
+        _table(
+            "runs",
+            ("run_id", "step"),
+            {
+                "run_id": _STRING,
+                "step": _STRING,
+                "recipe": _STRING,
+                "status": _STRING,
+                "unit": _STRING,
+                "started": _TIME,
+                "ended": _TIME,
+                "input": pa.int64(),
+                "kept": pa.int64(),
+                "known": pa.int64(),
+                "rejected": _COUNTS,
+                "quarantined": _COUNTS,
+                "read": _COUNTS,
+                "written": _COUNTS,
+                "metrics": pa.map_(_STRING, pa.float64()),
+                "fingerprint": _STRING,
+                "error": _STRING,
+            },
+        ),
+    )
+}
+
+PAYLOAD_BYTES = 64 * 1024
+"""Longest payload kept with a rejected or quarantined row; `payload_bytes` has the full length."""
+
+
+class Lake:
+    """All tables below one root, a local path or an object store URI (`s3://bucket/lake`)."""
+
+    def __init__(self, root: str) -> None:
+        self.root = root if urlsplit(root).scheme else str(Path(root).expanduser().absolute())
+
+    def uri(self, name: str) -> str:
+        """Where table `name` lies."""
+        return f"{self.root.rstrip('/')}/{TABLES[name].name}"
+
+    def spark_uri(self, path: str) -> str:
+        """`path` as Spark's Hadoop file systems spell it (s3a for s3)."""
+        return path.replace("s3://", "s3a://", 1) if path.startswith("s3://") else path
+
+    def work_uri(self, run_id: str, name: str) -> str:
+        """A folder for data handed from one engine to another within run `run_id`."""
+        return f"{self.root.rstrip('/')}/_work/{run_id}/{name}"
+
+    # --- what is there -------------------------------------------------------------------------
+
+    def delta(self, name: str, version: int | None = None) -> DeltaTable | None:
+        """The delta-rs handle of table `name`, None where it is not there yet.
+
+        Raises RunError when the table was made by a newer tagsieve, by another tool, or carries
+        a Delta feature that delta-rs cannot read.
+        """
+        try:
+            table = DeltaTable(self.uri(name), version=version)
+        except TableNotFoundError:
+            return None
+        except (DeltaError, OSError) as error:
+            raise RunError(f"lake {self.root}: table {name} cannot be opened: {error}") from error
+        self._check(name, table)
+        return table
+
+    def _check(self, name: str, table: DeltaTable) -> None:
+        made_by = table.metadata().configuration.get(FORMAT_PROPERTY)
+        if made_by is None:
+            raise RunError(
+                f"lake {self.root}: {name} is a Delta table that tagsieve did not make; "
+                "set lake to a folder of its own"
+            )
+        if int(made_by) > FORMAT:
+            raise RunError(
+                f"lake {self.root}: {name} has layout {made_by}, this tagsieve knows up to "
+                f"{FORMAT}; upgrade tagsieve, or set lake to another folder"
+            )
+        protocol = table.protocol()
+        features = {*(protocol.reader_features or []), *(protocol.writer_features or [])}
+        refused = sorted(str(f) for f in features if str(f) not in _READABLE_FEATURES)
+        if refused or (protocol.min_reader_version > 1 and not features):
+            raise RunError(
+                f"lake {self.root}: {name} has Delta features that Ray workers cannot read "
+                f"({', '.join(refused) or f'reader {protocol.min_reader_version}'}); "
+                "drop them with ALTER TABLE ... DROP FEATURE"
+            )
+
+    def version(self, name: str) -> int | None:
+        """The newest version of table `name`, None where it is not there yet."""
+        table = self.delta(name)
+        return None if table is None else table.version()
+
+    def tables(self) -> list[str]:
+        """Names of the tables that are there."""
+        return [name for name in TABLES if self.delta(name) is not None]
+
+    def create(self, name: str) -> DeltaTable:
+        """The delta-rs handle of table `name`, created empty where it is not there yet."""
+        existing = self.delta(name)
+        if existing is not None:
+            return existing
+        table = TABLES[name]
+        try:
+            if not urlsplit(self.root).scheme:
+                Path(self.uri(name)).mkdir(parents=True, exist_ok=True)
+            DeltaTable.create(
+                self.uri(name),
+                schema=table.schema,
+                mode="ignore",
+                partition_by=list(table.partition_by) or None,
+                configuration={FORMAT_PROPERTY: str(FORMAT)},
+                raise_if_key_not_exists=False,
+            )
+        except (DeltaError, OSError) as error:
+            raise RunError(f"lake {self.root}: cannot create table {name}: {error}") from error
+        created = self.delta(name)
+        assert created is not None
+        return created
+
+    # --- reads ---------------------------------------------------------------------------------
+
+    def arrow(
+        self,
+        name: str,
+        columns: list[str] | None = None,
+        filters: list[tuple[str, str, Any]] | None = None,
+    ) -> pa.Table:
+        """Rows of a table that fits in memory (`runs`, `ontology_versions`, a report's sample);
+        no rows where the table is not there yet."""
+        table = self.delta(name)
+        if table is None:
+            empty = TABLES[name].schema.empty_table()
+            return empty if columns is None else empty.select(columns)
+        return table.to_pyarrow_table(columns=columns, filters=filters)
+
+    def read(self, spark: SparkSession, name: str, version: int | None = None) -> DataFrame:
+        """Table `name` for Spark, at `version` (default: newest); no rows where it is not there."""
+        if self.version(name) is None:
+            from pyspark.sql.pandas.types import from_arrow_schema
+
+            return spark.createDataFrame([], from_arrow_schema(TABLES[name].schema))
+        reader = spark.read.format("delta")
+        if version is not None:
+            reader = reader.option("versionAsOf", version)
+        return reader.load(self.spark_uri(self.uri(name)))
+
+    # --- commits -------------------------------------------------------------------------------
+
+    def append_once(self, name: str, rows: pa.Table, app_id: str, app_version: int) -> bool:
+        """Append `rows` unless (`app_id`, `app_version`) was committed before; True if appended.
+
+        delta-rs does not refuse a repeated pair, so it is looked up first and committed through
+        the same handle: a writer that got in between makes the commit conflict, not repeat.
+        """
+        table = self.create(name)
+        done = table.transaction_version(app_id)
+        if done is not None and done >= app_version:
+            return False
+        write_deltalake(
+            table,
+            rows.select(TABLES[name].schema.names).cast(TABLES[name].schema),
+            mode="append",
+            commit_properties=CommitProperties(
+                app_transactions=[Transaction(app_id, app_version)]
+            ),
+        )
+        return True
+
+    def upsert(self, name: str, rows: pa.Table) -> None:
+        """Insert or update a few rows by key (`runs`); a lost race is tried again."""
+        key = " AND ".join(f"old.{column} = new.{column}" for column in TABLES[name].key)
+        for attempt in range(10):
+            merge = self.create(name).merge(
+                rows.cast(TABLES[name].schema), key, source_alias="new", target_alias="old"
+            )
+            try:
+                merge.when_matched_update_all().when_not_matched_insert_all().execute()
+                return
+            except CommitFailedError:
+                if attempt == 9:
+                    raise
+
+    def append(self, frame: DataFrame, name: str) -> None:
+        """Append a Spark frame (its columns are picked by name)."""
+        self._writer(frame, name).mode("append").save(self.spark_uri(self.uri(name)))
+
+    def insert_new(self, frame: DataFrame, name: str) -> None:
+        """Append the rows of a Spark frame whose key is not in the table.
+
+        One insert-only MERGE: two writers at the same time cannot both insert a key, one of them
+        fails with Delta's concurrency error. Within `frame` each key must be unique.
+        """
+        from delta.tables import DeltaTable as SparkDeltaTable
+
+        self.create(name)
+        target = SparkDeltaTable.forPath(frame.sparkSession, self.spark_uri(self.uri(name)))
+        key = " AND ".join(f"old.{column} = new.{column}" for column in TABLES[name].key)
+        rows = frame.select(*TABLES[name].schema.names)
+        merge = target.alias("old").merge(rows.alias("new"), key)
+        merge.whenNotMatchedInsertAll().execute()
+
+    def replace(self, frame: DataFrame, name: str, partition: Mapping[str, str]) -> None:
+        """Put the rows of a Spark frame in place of those of one partition, in one commit."""
+        where = " AND ".join(
+            "{} = '{}'".format(column, value.replace("\\", "\\\\").replace("'", "\\'"))
+            for column, value in partition.items()
+        )
+        writer = self._writer(frame, name).mode("overwrite").option("replaceWhere", where)
+        writer.save(self.spark_uri(self.uri(name)))
+
+    def _writer(self, frame: DataFrame, name: str) -> Any:
+        self.create(name)
+        return frame.select(*TABLES[name].schema.names).write.format("delta")
+
+
+def rows_table(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Python rows as an Arrow table with the schema of table `name`; missing columns are null."""
+    schema = TABLES[name].schema
+    filled = [{column: row.get(column) for column in schema.names} for row in rows]
+    return pa.Table.from_pylist(filled, schema=schema)

@@ -1,0 +1,74 @@
+"""A recipe: the configs of all steps, in one YAML file. Imports no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from tagsieve.config import RecipeModel, apply_overrides, validate
+from tagsieve.engines.config import RayConfig, SparkConfig
+from tagsieve.errors import UsageError
+from tagsieve.ingest.config import IngestConfig, Input
+from tagsieve.ontology.config import AnalyzeConfig, NormalizeConfig
+from tagsieve.reporting.config import ExportConfig, ReportConfig
+from tagsieve.selection.config import SelectConfig
+from tagsieve.tagging.config import MemoryTaggerConfig, TagConfig
+
+StepName = Literal["ingest", "tag", "normalize", "analyze", "select", "export", "report"]
+STEPS: tuple[StepName, ...] = (
+    "ingest", "tag", "normalize", "analyze", "select", "export", "report",
+)  # fmt: skip
+
+
+class Recipe(RecipeModel):
+    """What `tagsieve run` does: inputs, steps and their settings."""
+
+    lake: str = Field(description="Folder or URI of all tables.")
+    inputs: tuple[Input, ...] = Field((), description="What ingest reads.")
+    steps: tuple[StepName, ...] = Field(STEPS, min_length=1, description="Steps of `tagsieve run`.")
+    ingest: IngestConfig = Field(default_factory=IngestConfig)
+    tag: TagConfig = Field(default_factory=MemoryTaggerConfig)
+    normalize: NormalizeConfig = Field(default_factory=NormalizeConfig)
+    analyze: AnalyzeConfig = Field(default_factory=AnalyzeConfig)
+    select: SelectConfig = Field(default_factory=SelectConfig)
+    export: ExportConfig = Field(default_factory=ExportConfig)
+    report: ReportConfig = Field(default_factory=ReportConfig)
+    spark: SparkConfig = Field(default_factory=SparkConfig)
+    ray: RayConfig = Field(default_factory=RayConfig)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if "ingest" in self.steps and not self.inputs:
+            raise ValueError("inputs is empty, and the step ingest reads it; name at least one")
+        order = [STEPS.index(step) for step in self.steps]
+        if order != sorted(set(order)):
+            raise ValueError(f"steps must follow this order, each once: {', '.join(STEPS)}")
+        return self
+
+
+def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe file with dotted overrides.
+
+    Raises UsageError that lists every error of the recipe at once.
+    """
+    file = Path(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"recipe {path}: no such file (looked from {Path.cwd()}); "
+            "`tagsieve init` writes one to start from"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"recipe {path}: cannot be read: {error}") from error
+    try:
+        values: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"recipe {path}: not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"recipe {path}: expected keys and values at the top, such as lake: ...")
+    return validate(Recipe, apply_overrides(values, overrides), f"recipe {path}")
