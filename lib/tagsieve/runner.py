@@ -34,13 +34,14 @@ def _normalize(context: Context, recipe: Recipe) -> None:
 def _analyze(context: Context, recipe: Recipe) -> None:
     from tagsieve.ontology import analyze
 
-    analyze(context, recipe.analyze)
+    analyze(context, _version(context, recipe), recipe.analyze)
 
 
 def _select(context: Context, recipe: Recipe) -> None:
     from tagsieve.selection import select
 
-    select(context, recipe.select, [source.pool for source in recipe.inputs])
+    pools = list(dict.fromkeys(source.pool for source in recipe.inputs))
+    select(context, recipe.select, _version(context, recipe), pools)
 
 
 def _export(context: Context, recipe: Recipe) -> None:
@@ -52,7 +53,15 @@ def _export(context: Context, recipe: Recipe) -> None:
 def _report(context: Context, recipe: Recipe) -> None:
     from tagsieve.reporting import report
 
-    report(context, recipe.report, recipe.export.path, recipe.select.name)
+    report(context, recipe.report, recipe.export, recipe.select.name, _version(context, recipe))
+
+
+def _version(context: Context, recipe: Recipe) -> str:
+    """The ontology version that this recipe's tag and normalize settings made."""
+    from tagsieve.ontology import find_version
+    from tagsieve.tagging import tagger_fingerprint
+
+    return find_version(context.lake, tagger_fingerprint(recipe.tag), recipe.normalize)
 
 
 STEP_FUNCTIONS: dict[StepName, Callable[[Context, Recipe], None]] = {

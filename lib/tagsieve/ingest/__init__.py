@@ -13,8 +13,8 @@ __all__ = ["IngestConfig", "Input", "ingest"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ingest":
-        from tagsieve.ingest.step import ingest
+    if name not in __all__:
+        raise AttributeError(name)
+    from tagsieve.ingest import step
 
-        return ingest
-    raise AttributeError(name)
+    return getattr(step, name)

@@ -1,0 +1,101 @@
+"""The tag step: queries without tags of this tagger in, `raw_tags` out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from tagsieve.engines.context import Context
+from tagsieve.engines.microbatch import commit_batches
+from tagsieve.engines.ray import cores
+from tagsieve.tagging.config import TagConfig
+from tagsieve.tagging.memory import MemoryTagger, tagger_fingerprint
+
+if TYPE_CHECKING:
+    import ray.data
+
+READ_ROWS = 2048
+"""Queries of one block handed to an actor: enough to fill the encoder's tiles, few enough that
+progress moves and a dead actor repeats little."""
+
+
+def tag(context: Context, config: TagConfig) -> None:
+    """Tag every distinct query that has no row of this tagger yet.
+
+    Spark finds the pending queries (an anti-join on `query_id`) and hands them to Ray as Parquet;
+    actors tag Arrow batches; the driver commits micro-batches, and holds one of them at a time. A
+    query of which the tagger is sure of nothing gets an empty tag list, counted as `abstained`.
+    """
+    run, lake, console = context.run, context.lake, context.console
+    run.unit = "query"
+    run.reads("samples")
+    tagger = tagger_fingerprint(config)
+    if run.done_before(tagger, context.limit):
+        return
+    spark = context.engines.spark
+    work = lake.work_uri(run.run_id, "queries")
+    with console.spark_progress(spark, "tag"):
+        samples = lake.read(spark, "samples", run.read["samples"])
+        done = lake.read(spark, "raw_tags").where(F.col("tagger") == tagger)
+        queries = distinct_queries(samples)
+        pending = queries.join(done, "query_id", "left_anti")
+        if context.limit is not None:
+            pending = pending.orderBy("query_id").limit(context.limit)
+        pending.write.parquet(lake.spark_uri(work))
+        pending = spark.read.parquet(lake.spark_uri(work))
+        count = pending.count()
+        run.known = samples.select(F.explode("query_ids")).distinct().count() - count
+        if context.limit is not None:
+            run.known = 0
+    run.input = run.known + count
+    if count:
+        progress = console.progress("tag", count, "queries")
+        tagged = _tagged(context, config, tagger, work, count)
+        commits = commit_batches(
+            lake, "raw_tags", tagged, run, progress, config.commit_rows, config.commit_seconds
+        )
+        run.metrics |= commits
+    run.metrics["model_calls"] = float(count)
+    run.wrote("raw_tags")
+
+
+def distinct_queries(samples: DataFrame) -> DataFrame:
+    """`query_id` and `text` of each distinct query; of texts with one id, the least is asked."""
+    turns = F.filter("turns", lambda turn: turn["role"] == "user")
+    contents = F.transform(turns, lambda turn: turn["content"])
+    pairs = F.explode(F.arrays_zip(F.col("query_ids"), contents.alias("text"))).alias("pair")
+    return (
+        samples.select(pairs)
+        .groupBy(F.col("pair.query_ids").alias("query_id"))
+        .agg(F.min("pair.text").alias("text"))
+    )
+
+
+def _tagged(
+    context: Context, config: TagConfig, tagger: str, work: str, count: int
+) -> ray.data.Dataset:
+    """The Ray pipeline: `query_id`, `tagger`, `tags`, `run_id` per pending query."""
+    context.engines.ray()
+    import ray
+
+    threads = config.cpus_per_replica or max(
+        1, cores(context.engines.ray_config) // config.replicas
+    )
+    queries = ray.data.read_parquet(work, columns=["query_id", "text"])
+    blocks = max(1, -(-count // READ_ROWS))
+    return queries.repartition(blocks, shuffle=False).map_batches(
+        MemoryTagger,
+        fn_constructor_kwargs={
+            "config": config,
+            "tagger": tagger,
+            "run_id": context.run.run_id,
+            "threads": threads,
+        },
+        batch_size=None,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        compute=ray.data.ActorPoolStrategy(size=config.replicas),
+        num_cpus=threads,
+    )
