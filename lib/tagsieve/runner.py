@@ -47,7 +47,7 @@ def _select(context: Context, recipe: Recipe) -> None:
 def _export(context: Context, recipe: Recipe) -> None:
     from tagsieve.reporting import export
 
-    export(context, recipe.export, recipe.select.name)
+    export(context, recipe.export, recipe.select.name, recipe.model_dump_json())
 
 
 def _report(context: Context, recipe: Recipe) -> None:

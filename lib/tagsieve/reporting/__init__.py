@@ -1,0 +1,25 @@
+"""What a person takes away: training files and a report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tagsieve.reporting.config import ExportConfig, ReportConfig
+
+if TYPE_CHECKING:
+    from tagsieve.reporting.export import export
+    from tagsieve.reporting.report import report
+
+__all__ = ["ExportConfig", "ReportConfig", "export", "report"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "export":
+        from tagsieve.reporting.export import export
+
+        return export
+    if name == "report":
+        from tagsieve.reporting.report import report
+
+        return report
+    raise AttributeError(name)

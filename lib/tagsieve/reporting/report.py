@@ -1,0 +1,152 @@
+"""The report step: one self-contained HTML file over the lake's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
+
+import fsspec
+from jinja2 import Environment
+from markupsafe import Markup
+from pyspark.sql import functions as F
+
+import tagsieve
+from tagsieve.engines.context import Context
+from tagsieve.errors import RunError
+from tagsieve.reporting.config import ExportConfig, ReportConfig
+from tagsieve.reporting.figures import diversity_complexity, recall_matrix
+
+_SNIPPET = 600
+
+
+def report(
+    context: Context, config: ReportConfig, export: ExportConfig, selection: str, version: str
+) -> None:
+    """Write the HTML report of one selection and its ontology version.
+
+    Reads counts and a few example rows; all text from the data is escaped.
+    """
+    run, lake = context.run, context.lake
+    run.unit = "file"
+    run.reads("samples", "tags", "pool_stats", "pool_recall", "tag_funnel", "selections", "rejects")
+    files, path = fsspec.core.url_to_fs(config.path or f"{export.path}/report.html")
+    if run.done_before(config.model_dump(), selection, version, path) and files.exists(path):
+        return
+    run.input, run.known = 1, 0
+    with context.console.spark_progress(context.engines.spark, "report"):
+        facts = _facts(context, config, selection, version)
+    template = (resources.files("tagsieve.reporting") / "report.html.j2").read_text("utf-8")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["count"] = lambda number: f"{number:,}"
+    html = environment.from_string(template).render(
+        facts,
+        lake=lake.root,
+        selection=selection,
+        ontology_version=version,
+        tagsieve_version=tagsieve.__version__,
+        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )
+    try:
+        files.makedirs(files._parent(path), exist_ok=True)
+        with files.open(path, "w", encoding="utf-8") as stream:
+            stream.write(html)
+    except OSError as error:
+        raise RunError(f"report.path={path}: cannot be written: {error}") from error
+    run.kept = 1
+
+
+def _facts(context: Context, config: ReportConfig, selection: str, version: str) -> dict[str, Any]:
+    lake, spark = context.lake, context.engines.spark
+
+    def of_version(name: str) -> list[dict[str, Any]]:
+        return lake.arrow(name, filters=[("ontology_version", "=", version)]).to_pylist()
+
+    stats = sorted(of_version("pool_stats"), key=lambda row: -row["samples"])
+    recall = of_version("pool_recall")
+    tag_funnel = sorted(of_version("tag_funnel"), key=lambda row: row["position"])
+    samples = lake.read(spark, "samples")
+    tags = lake.read(spark, "tags").where(F.col("ontology_version") == version)
+    chosen = lake.read(spark, "selections").where(F.col("selection") == selection)
+    rejects = lake.read(spark, "rejects").where(F.col("reason") != "not_selected")
+    top = (
+        tags.select(F.explode("tags").alias("tag"))
+        .groupBy("tag")
+        .count()
+        .orderBy(F.desc("count"), "tag")
+        .limit(config.top_tags)
+    )
+    selected = (
+        chosen.join(samples.select("pool", "sample_id", "turns"), ["pool", "sample_id"])
+        .join(tags.select("sample_id", "tags"), "sample_id")
+        .orderBy("rank")
+        .limit(config.examples)
+    )
+    # A few of each reason, so that a common one does not hide the others.
+    refused = (
+        rejects.groupBy("reason")
+        .agg(
+            F.count("*").alias("count"),
+            F.slice(
+                F.array_sort(F.collect_set(F.struct("source", "source_row"))), 1, 3
+            ).alias("places"),
+            F.min(F.substring("payload", 1, _SNIPPET)).alias("payload"),
+        )
+        .orderBy(F.desc("count"), "reason")
+    )
+    return {
+        "rows": _rows(context),
+        "steps": _steps(context),
+        "stats": stats,
+        "tag_funnel": tag_funnel,
+        "scatter": Markup(diversity_complexity(stats)),
+        "recall": Markup(recall_matrix(recall)),
+        "top_tags": [row.asDict() for row in top.collect()],
+        "selected": [_example(row.asDict(recursive=True)) for row in selected.collect()],
+        "selected_pools": [
+            row.asDict() for row in chosen.groupBy("pool").count().orderBy("pool").collect()
+        ],
+        "refused": [_refusal(row.asDict(recursive=True)) for row in refused.collect()],
+    }
+
+
+def latest_steps(context_lake: Any) -> list[dict[str, Any]]:
+    """The newest finished run of each step that did the work itself, in order of time."""
+    newest: dict[str, dict[str, Any]] = {}
+    for row in context_lake.arrow("runs").sort_by("started").to_pylist():
+        row |= {name: dict(row[name] or []) for name in ("rejected", "quarantined", "metrics")}
+        if row["status"] == "done" and "from_earlier_run" not in row["metrics"]:
+            newest[row["step"]] = row
+    return sorted(newest.values(), key=lambda row: row["started"])
+
+
+def _steps(context: Context) -> list[dict[str, Any]]:
+    return latest_steps(context.lake)
+
+
+def _rows(context: Context) -> list[tuple[str, int]]:
+    """The funnel from rows read to rows selected."""
+    by_step = {row["step"]: row for row in latest_steps(context.lake)}
+    stages = [
+        ("rows read", "ingest", lambda row: row["input"]),
+        ("samples", "ingest", lambda row: row["kept"] + row["known"]),
+        ("tagged samples", "analyze", lambda row: row["kept"]),
+        ("selected", "select", lambda row: row["kept"]),
+    ]
+    return [(label, count(by_step[step])) for label, step, count in stages if step in by_step]
+
+
+def _example(row: Mapping[str, Any]) -> dict[str, Any]:
+    turns = [(turn["role"], _cut(turn["content"])) for turn in row["turns"]]
+    return {"pool": row["pool"], "rank": row["rank"], "tags": row["tags"], "turns": turns}
+
+
+def _refusal(row: Mapping[str, Any]) -> dict[str, Any]:
+    payload = bytes(row["payload"]).decode("utf-8", "replace") if row["payload"] else ""
+    places = [f"{place['source'].rsplit('/', 1)[-1]}:{place['source_row']}" for place in row["places"]]
+    return {"reason": row["reason"], "count": row["count"], "places": places, "payload": payload}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SNIPPET else text[:_SNIPPET] + " …"
