@@ -250,6 +250,14 @@ class Lake:
         """A folder for data handed from one engine to another within run `run_id`."""
         return f"{self.root.rstrip('/')}/_work/{run_id}/{name}"
 
+    def drop_work(self, run_id: str) -> None:
+        """Remove what run `run_id` handed from engine to engine."""
+        import fsspec
+
+        files, folder = fsspec.core.url_to_fs(f"{self.root.rstrip('/')}/_work/{run_id}")
+        if files.exists(folder):
+            files.rm(folder, recursive=True)
+
     # --- what is there -------------------------------------------------------------------------
 
     def delta(self, name: str, version: int | None = None) -> DeltaTable | None:

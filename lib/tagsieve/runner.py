@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from pathlib import Path
 
 from tagsieve.console import Console, duration
 from tagsieve.engines.context import Context, Engines
-from tagsieve.errors import TagsieveError
 from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun, new_run_id, record_step
 from tagsieve.recipe import Recipe, StepName
@@ -79,31 +80,64 @@ def run_steps(
     recipe: Recipe,
     steps: Sequence[StepName],
     console: Console,
+    engines: Engines,
     limit: int | None = None,
-    engines: Engines | None = None,
 ) -> str:
     """Run `steps` in order as one run; gives its id.
 
-    Engines start on first use and end with the run, unless given ones are passed in. A step that
-    fails is recorded as failed and ends the run; what its commits finished stays.
+    The engines start on first use and end with the run. A step that fails is recorded as failed
+    and ends the run; what it had committed stays.
     """
     lake = Lake(recipe.lake)
     run_id = new_run_id()
     resolved = recipe.model_dump_json()
-    own = engines or Engines(recipe.spark, recipe.ray)
     console.line(f"run {run_id} in lake {lake.root}")
     try:
         for step in steps:
             with record_step(lake, run_id, step, resolved) as run:
-                STEP_FUNCTIONS[step](Context(lake, own, run, console, limit), recipe)
+                STEP_FUNCTIONS[step](Context(lake, engines, run, console, limit), recipe)
             console.line(summary(run))
-    except TagsieveError:
-        console.line(f"{step} failed; `tagsieve status` shows what is done", style="red")
-        raise
     finally:
-        if engines is None:
-            own.close()
+        engines.close()
+        lake.drop_work(run_id)
     return run_id
+
+
+def show_outcome(recipe: Recipe, console: Console) -> None:
+    """Print the funnel, the ledger, and where the outputs lie."""
+    from tagsieve.reporting.report import funnels, latest_steps
+
+    lake = Lake(recipe.lake)
+    rows, tags = funnels(lake)
+    console.line()
+    if rows:
+        console.table("funnel", ["rows", "", "tags", " "], _side_by_side(rows, tags))
+    console.table(
+        "ledger: input = kept + known + rejected + quarantined",
+        ["step", "unit", "input", "kept", "known", "rejected", "quarantined", "time", "peak MB"],
+        [
+            [row["step"], row["unit"], row["input"], row["kept"], row["known"],
+             row["rejected_total"], row["quarantined_total"],
+             duration(row["metrics"]["seconds"]), int(row["metrics"]["peak_memory_mb"])]
+            for row in latest_steps(lake)
+        ],
+    )  # fmt: skip
+    console.line(f"tables   {lake.root}")
+    if "export" in recipe.steps:
+        console.line(f"outputs  {Path(recipe.export.path).absolute()}")
+    if "report" in recipe.steps:
+        path = recipe.report.path or f"{recipe.export.path}/report.html"
+        console.line(f"report   {Path(path).absolute()}")
+
+
+def _side_by_side(
+    left: Sequence[tuple[str, int]], right: Sequence[tuple[str, int]]
+) -> list[list[str]]:
+    cells = zip_longest(left, right, fillvalue=("", None))
+    return [
+        [name, "" if n is None else f"{n:,}", other, "" if m is None else f"{m:,}"]
+        for (name, n), (other, m) in cells
+    ]
 
 
 def summary(run: StepRun) -> str:

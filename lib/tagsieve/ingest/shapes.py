@@ -35,8 +35,8 @@ def read_shape(records: DataFrame, shape: Shape, fields: FieldMap | None) -> Dat
     (a text that is no string, turns that are no list), `missing_role`, `unknown_role`. Turns
     without text are dropped from system and history only where the field is absent.
     """
-    found, consumed = _found(shape, fields)
-    records = records.withColumn("_found", F.when(F.col("reason").isNull(), found))
+    found = F.when(F.col("reason").isNull(), _found(shape, fields))
+    records = records.withColumn("_found", found)
     is_object = F.schema_of_variant("record").startswith("OBJECT")
     turn_reason = F.array_max(F.transform("_found.turns", lambda turn: turn["reason"]))
     reason = F.coalesce(
@@ -50,7 +50,10 @@ def read_shape(records: DataFrame, shape: Shape, fields: FieldMap | None) -> Dat
         "_found.turns", lambda t: F.struct(t["role"].alias("role"), t["content"].alias("content"))
     ).cast(_TURNS)
     entries = F.expr("try_variant_get(record, '$', 'map<string,string>')")
-    meta = F.map_filter(entries, lambda name, text: text.isNotNull() & ~name.isin(*consumed))
+    used = F.col("_found.used")
+    meta = F.map_filter(
+        entries, lambda name, text: text.isNotNull() & ~F.array_contains(used, name)
+    )
     return (
         records.withColumn("turns", turns)
         .withColumn("reason", reason)
@@ -65,7 +68,10 @@ def check_turns(samples: DataFrame, config: IngestConfig) -> DataFrame:
     turns = F.col("turns")
 
     def blank(turn: Column) -> Column:
-        return F.regexp_like(turn["content"], F.lit(r"^[\s\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"))
+        return F.regexp_like(
+            turn["content"],
+            F.lit(r"^[\s\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"),
+        )
 
     users = F.filter(turns, lambda turn: turn["role"] == "user")
     answers = F.filter(turns, lambda turn: turn["role"] == "assistant")
@@ -79,34 +85,27 @@ def check_turns(samples: DataFrame, config: IngestConfig) -> DataFrame:
     if config.empty_response == "reject":
         checks.append(F.when(F.exists(answers, blank), "empty_response"))
     if config.max_chars is not None:
-        chars = F.aggregate(
-            turns, F.lit(0), lambda total, turn: total + F.length(turn["content"])
-        )
+        chars = F.aggregate(turns, F.lit(0), lambda total, turn: total + F.length(turn["content"]))
         checks.append(F.when(chars > config.max_chars, "too_long"))
     if config.max_turns is not None:
         checks.append(F.when(F.size(users) > config.max_turns, "too_many_turns"))
     return samples.withColumn("reason", F.coalesce("reason", *checks))
 
 
-def _found(shape: Shape, fields: FieldMap | None) -> tuple[Column, list[str]]:
-    """A struct of `turns` (role, content, reason) and `reason`, null where the shape is not there;
-    and the top-level fields that it uses."""
+def _found(shape: Shape, fields: FieldMap | None) -> Column:
+    """A struct of `turns` (role, content, reason), `reason` and `used` (the top-level fields that
+    the turns are made of), null where the shape is not there."""
     if shape == "fields":
         assert fields is not None
-        named = [v for k, v in fields if k not in ("role", "content") and v is not None]
-        return _by_map(fields), [name.split(".")[0] for name in named]
-    candidates: list[Column] = []
-    consumed: list[str] = []
-    for kind, names in _LIST_FIELDS.items():
-        if shape in ("auto", kind):
-            candidates += [_by_list(name, ("from", "role"), ("value", "content")) for name in names]
-            consumed += names
-    for kind, pair in _PAIR_FIELDS.items():
-        if shape in ("auto", kind):
-            candidates.append(_by_map(pair))
-            # Alpaca's `input` stays in meta: exports in alpaca form take the query apart again.
-            consumed += [v for k, v in pair if k in ("query", "response", "system", "history") and v]
-    return F.coalesce(*candidates), consumed
+        return _by_map(fields)
+    candidates = [
+        _by_list(name, ("from", "role"), ("value", "content"))
+        for kind, names in _LIST_FIELDS.items()
+        if shape in ("auto", kind)
+        for name in names
+    ]
+    candidates += [_by_map(pair) for kind, pair in _PAIR_FIELDS.items() if shape in ("auto", kind)]
+    return F.coalesce(*candidates)
 
 
 def _by_map(fields: FieldMap) -> Column:
@@ -131,11 +130,16 @@ def _by_map(fields: FieldMap) -> Column:
         F.when(text.isNotNull(), F.array(_turn(F.lit("user"), joined))).otherwise(_no_turns()),
         F.array(_turn(F.lit("assistant"), F.coalesce(_text(answer), F.lit("")))),
     )
-    bad_history = history.isNotNull() & ~_is_void(history) & ~F.schema_of_variant(
-        history
-    ).startswith("ARRAY")
+    bad_history = (
+        history.isNotNull() & ~_is_void(history) & ~F.schema_of_variant(history).startswith("ARRAY")
+    )
     reason = F.when(wrong | _wrong(system) | bad_history, "wrong_type")
-    return F.when(present, F.struct(turns.alias("turns"), reason.alias("reason")))
+    parts = [fields.query, fields.response, fields.system, fields.history]
+    if fields is not _PAIR_FIELDS["alpaca"]:
+        # Alpaca's `input` stays in meta: exports in alpaca form take the query apart again.
+        parts.append(fields.input)
+    used = _top_level(*parts)
+    return F.when(present, F.struct(turns.alias("turns"), reason.alias("reason"), used))
 
 
 def _history(history: Column) -> Column:
@@ -149,8 +153,8 @@ def _history(history: Column) -> Column:
             query.isNull() | answer.isNull() | _wrong(query) | _wrong(answer), "wrong_type"
         )
         return F.array(
-            _turn(F.lit("user"), _text(query), reason),
-            _turn(F.lit("assistant"), _text(answer), reason),
+            _turn(F.lit("user"), F.coalesce(_text(query), F.lit("")), reason),
+            _turn(F.lit("assistant"), F.coalesce(_text(answer), F.lit("")), reason),
         )
 
     return F.coalesce(F.flatten(F.transform(pairs, both)), _no_turns())
@@ -174,8 +178,10 @@ def _by_list(name: str, role_names: tuple[str, ...], text_names: tuple[str, ...]
             *(F.try_variant_get(item, f"$.{name}", "variant") for name in text_names)
         )
         # An assistant's tool call has no content of its own; its JSON is what was said.
-        calls = F.try_variant_get(item, "$.tool_calls", "string")
-        text = F.coalesce(_text(content), _parts(content), calls, F.lit(""))
+        listed_calls = F.try_variant_get(item, "$.tool_calls", "array<variant>")
+        calls = F.when(F.size(listed_calls) > 0, F.try_variant_get(item, "$.tool_calls", "string"))
+        own_text = F.nullif(_text(content), F.lit(""))
+        text = F.coalesce(own_text, _parts(content), calls, F.lit(""))
         reason = F.coalesce(
             F.when(~F.schema_of_variant(item).startswith("OBJECT"), "wrong_type"),
             F.when(_wrong(content) & _parts(content).isNull(), "wrong_type"),
@@ -186,7 +192,8 @@ def _by_list(name: str, role_names: tuple[str, ...], text_names: tuple[str, ...]
 
     reason = F.when(items.isNull(), "wrong_type")
     turns = F.coalesce(F.transform(items, turn), _no_turns())
-    return F.when(listed.isNotNull(), F.struct(turns.alias("turns"), reason.alias("reason")))
+    found = F.struct(turns.alias("turns"), reason.alias("reason"), _top_level(name))
+    return F.when(listed.isNotNull(), found)
 
 
 def _parts(content: Column) -> Column:
@@ -211,6 +218,11 @@ def _get(name: str | None) -> Column:
         return F.lit(None).cast("variant")
     path = "".join(f"['{part}']" for part in name.split("."))
     return F.try_variant_get("record", f"${path}", "variant")
+
+
+def _top_level(*names: str | None) -> Column:
+    used = [F.lit(name.split(".")[0]) for name in names if name is not None]
+    return F.array(*used).alias("used")
 
 
 def _is_void(value: Column) -> Column:

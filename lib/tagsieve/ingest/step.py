@@ -116,7 +116,9 @@ def _parse(
     rows = rows.withColumn("identity", identity(F.when(good, F.col("turns"))))
     if config.languages is not None:
         spoken = F.col("identity.lang").isin(*config.languages)
-        rows = rows.withColumn("reason", F.when(good & ~spoken, "language").otherwise(F.col("reason")))
+        rows = rows.withColumn(
+            "reason", F.when(good & ~spoken, "language").otherwise(F.col("reason"))
+        )
     good = F.col("reason").isNull()
     return rows.select(
         "input",
@@ -141,18 +143,17 @@ def _empty_map() -> Column:
 def _refuse_unknown_shapes(parsed: DataFrame, inputs: Sequence[Input]) -> None:
     """Raise UsageError for an input of which no record at all has the expected fields."""
     unknown = F.col("reason") == "unknown_format"
+    whole = F.col("payload_bytes") <= PAYLOAD_BYTES
     counts = parsed.groupBy("input").agg(
         F.count("*").alias("rows"),
         F.count_if(F.coalesce(unknown, F.lit(False))).alias("unknown"),
-        F.min(F.when(unknown, F.col("payload").cast("string"))).alias("example"),
+        F.min(F.when(unknown & whole, F.col("payload").cast("string"))).alias("example"),
     )
     messages = []
     for row in sorted(counts.where("rows = unknown").collect(), key=lambda row: row["input"]):
         source = inputs[row["input"]]
-        fields = ", ".join(json.loads(row["example"])) if row["example"] else "none"
-        wanted = (
-            "of any known format" if source.shape == "auto" else f"of format {source.shape!r}"
-        )
+        fields = ", ".join(json.loads(row["example"])) if row["example"] else "too much to show"
+        wanted = "of any known format" if source.shape == "auto" else f"of format {source.shape!r}"
         messages.append(
             f"inputs.{row['input']} ({source.path or source.dataset}): none of its {row['rows']} "
             f"records has the fields {wanted}; it has: {fields}. Set format to what it is, or name "
@@ -192,7 +193,8 @@ def classify(parsed: DataFrame, samples: DataFrame, rejects: DataFrame) -> DataF
         .join(in_pool, ["pool", "sample_id"], "left")
         .withColumn("in_pool", good & F.coalesce("in_pool", F.lit(False)))
         .withColumn(
-            "reason", F.when(good & ~F.col("in_pool") & ~is_first, DUPLICATE).otherwise(F.col("reason"))
+            "reason",
+            F.when(good & ~F.col("in_pool") & ~is_first, DUPLICATE).otherwise(F.col("reason")),
         )
     )
     joined = with_reason.join(

@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 import tagsieve
 from tagsieve.engines.context import Context
 from tagsieve.errors import RunError
+from tagsieve.lake import Lake
 from tagsieve.reporting.config import ExportConfig, ReportConfig
 from tagsieve.reporting.figures import diversity_complexity, recall_matrix
 
@@ -96,8 +97,8 @@ def _facts(context: Context, config: ReportConfig, selection: str, version: str)
         .orderBy(F.desc("count"), "reason")
     )
     return {
-        "rows": _rows(context),
-        "steps": _steps(context),
+        "rows": funnels(lake)[0],
+        "steps": latest_steps(lake),
         "stats": stats,
         "tag_funnel": tag_funnel,
         "scatter": Markup(diversity_complexity(stats)),
@@ -111,30 +112,37 @@ def _facts(context: Context, config: ReportConfig, selection: str, version: str)
     }
 
 
-def latest_steps(context_lake: Any) -> list[dict[str, Any]]:
-    """The newest finished run of each step that did the work itself, in order of time."""
+def latest_steps(lake: Lake) -> list[dict[str, Any]]:
+    """The newest finished run of each step that did the work itself, in order of time.
+
+    Rows of `runs`, with maps as dicts and `rejected_total`, `quarantined_total` added.
+    """
     newest: dict[str, dict[str, Any]] = {}
-    for row in context_lake.arrow("runs").sort_by("started").to_pylist():
+    for row in lake.arrow("runs").sort_by("started").to_pylist():
         row |= {name: dict(row[name] or []) for name in ("rejected", "quarantined", "metrics")}
+        for name in ("rejected", "quarantined"):
+            row[f"{name}_total"] = sum(row[name].values())
         if row["status"] == "done" and "from_earlier_run" not in row["metrics"]:
             newest[row["step"]] = row
     return sorted(newest.values(), key=lambda row: row["started"])
 
 
-def _steps(context: Context) -> list[dict[str, Any]]:
-    return latest_steps(context.lake)
-
-
-def _rows(context: Context) -> list[tuple[str, int]]:
-    """The funnel from rows read to rows selected."""
-    by_step = {row["step"]: row for row in latest_steps(context.lake)}
+def funnels(lake: Lake) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+    """From rows read to rows selected, and from raw tags to normalised ones (newest version)."""
+    by_step = {row["step"]: row for row in latest_steps(lake)}
     stages = [
         ("rows read", "ingest", lambda row: row["input"]),
         ("samples", "ingest", lambda row: row["kept"] + row["known"]),
         ("tagged samples", "analyze", lambda row: row["kept"]),
         ("selected", "select", lambda row: row["kept"]),
     ]
-    return [(label, count(by_step[step])) for label, step, count in stages if step in by_step]
+    rows = [(label, count(by_step[step])) for label, step, count in stages if step in by_step]
+    tags: list[tuple[str, int]] = []
+    if "analyze" in by_step:
+        steps = lake.arrow("tag_funnel").sort_by("position").to_pylist()
+        newest = max((int(row["ontology_version"][1:]) for row in steps), default=0)
+        tags = [(r["stage"], r["tags"]) for r in steps if r["ontology_version"] == f"v{newest}"]
+    return rows, tags
 
 
 def _example(row: Mapping[str, Any]) -> dict[str, Any]:

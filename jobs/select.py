@@ -1,0 +1,6 @@
+"""Submit the step `select`: `python jobs/select.py RECIPE [key=value ...]`, spark-submit or ray job submit."""
+
+from tagsieve.cli import job
+
+if __name__ == "__main__":
+    job("select")

@@ -1,0 +1,211 @@
+"""The command line. Imports nothing heavy until a command needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import tagsieve
+from tagsieve.errors import TagsieveError, UsageError
+
+if TYPE_CHECKING:
+    from tagsieve.lake import Lake
+    from tagsieve.recipe import StepName
+
+_STEP_HELP = {
+    "ingest": "Read files into samples; refused rows go to rejects.",
+    "tag": "Give every distinct query its tags.",
+    "normalize": "Turn raw tags into an ontology version.",
+    "analyze": "Diversity, complexity and recall of the pools.",
+    "select": "Choose a training set.",
+    "export": "Write the selection as training files.",
+    "report": "Write the HTML report.",
+}
+
+
+class _Group(click.Group):
+    """Turns errors into messages and exit codes: 2 for usage and recipe, 1 for a failed run."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TagsieveError as error:
+            if _verbose(ctx):
+                raise
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if _verbose(ctx):
+                raise
+            first = str(error).strip().splitlines()[:1] or [""]
+            click.echo(
+                f"error: unexpected {type(error).__name__}: {first[0][:500]}\n"
+                "The same command with -v before its name shows the traceback and the engines' logs.",
+                err=True,
+            )
+            ctx.exit(1)
+
+
+def _verbose(ctx: click.Context) -> bool:
+    return bool(ctx.params.get("verbose"))
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(tagsieve.__version__, prog_name="tagsieve")
+@click.option("-v", "--verbose", is_flag=True, help="Show the engines' logs, and tracebacks.")
+def main(verbose: bool) -> None:
+    """Tag, normalise, score, select and mix supervised fine-tuning data at any size."""
+
+
+_LAKE_OPTION = click.option(
+    "--lake", envvar="TAGSIEVE_LAKE", help="The lake; default: TAGSIEVE_LAKE, or the one in lakes/."
+)
+
+
+def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | None) -> None:
+    @main.command(name, help=help_text)
+    @click.argument("recipe")
+    @click.argument("overrides", nargs=-1, metavar="[key=value ...]")
+    @click.option("--dry-run", is_flag=True, help="Show the plan with counts and cost; run nothing.")
+    @click.option("--limit", type=click.IntRange(min=1), help="Try only N rows.")
+    @click.pass_context
+    def command(
+        ctx: click.Context, recipe: str, overrides: tuple[str, ...], dry_run: bool, limit: int | None
+    ) -> None:
+        from tagsieve.recipe import load_recipe
+
+        loaded = load_recipe(recipe, overrides)
+        chosen = steps or loaded.steps
+        if dry_run:
+            from tagsieve.plan import show_plan
+
+            show_plan(loaded, chosen)
+            return
+        from tagsieve.console import Console
+        from tagsieve.engines.context import Engines
+        from tagsieve.runner import run_steps, show_outcome
+
+        console = Console()
+        verbose = bool(ctx.parent and ctx.parent.params["verbose"])
+        engines = Engines(loaded.spark, loaded.ray, verbose)
+        run_steps(loaded, chosen, console, engines, limit)
+        if steps is None:
+            show_outcome(loaded, console)
+
+
+_recipe_command("run", "Run the steps of a recipe, in order.", None)
+for _step, _help in _STEP_HELP.items():
+    _recipe_command(_step, _help, (_step,))  # type: ignore[arg-type]
+
+
+@main.command()
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[key=value ...]")
+def describe(recipe: str, overrides: tuple[str, ...]) -> None:
+    """Show what `run` would do: rows, model calls, time. Starts no engine."""
+    from tagsieve.plan import show_plan
+    from tagsieve.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides)
+    show_plan(loaded, loaded.steps)
+
+
+@main.command()
+@_LAKE_OPTION
+@click.option("--runs", default=5, show_default=True, help="How many runs to show.")
+def status(lake: str | None, runs: int) -> None:
+    """Runs, steps and their ledger; tables and their versions."""
+    from tagsieve.console import Console
+    from tagsieve.inspecting import show_status
+
+    show_status(_open_lake(lake), Console(), runs)
+
+
+@main.command()
+@click.argument("table")
+@_LAKE_OPTION
+@click.option("--where", help="An SQL condition on the table's columns.")
+@click.option("--columns", help="Comma-separated columns; default: all.")
+@click.option("--rows", default=5, show_default=True, help="How many rows to show.")
+def inspect(table: str, lake: str | None, where: str | None, columns: str | None, rows: int) -> None:
+    """Show a table: where it lies, its version, schema and a few rows."""
+    from tagsieve.console import Console
+    from tagsieve.inspecting import show_table
+
+    show_table(_open_lake(lake), table, Console(), where, columns, rows)
+
+
+def _open_lake(given: str | None) -> Lake:
+    from tagsieve.lake import Lake
+
+    if given is None:
+        found = sorted(path for path in Path("lakes").glob("*") if path.is_dir())
+        if len(found) != 1:
+            what = "is none" if not found else "are " + ", ".join(map(str, found))
+            raise UsageError(f"name the lake with --lake; in lakes/ there {what}")
+        given = str(found[0])
+    lake = Lake(given)
+    if not lake.tables():
+        raise UsageError(f"lake {lake.root}: no tables there; has a run been made?")
+    return lake
+
+
+@main.command()
+@click.argument("path", default="recipe.yaml")
+@click.option("--data", default="data/*.jsonl", show_default=True, help="Your files.")
+@click.option("--pool", default="mine", show_default=True, help="Name of their pool.")
+@click.option("--force", is_flag=True, help="Replace an existing file.")
+def init(path: str, data: str, pool: str, force: bool) -> None:
+    """Write a commented recipe for your own files."""
+    from importlib import resources
+
+    target = Path(path)
+    if target.exists() and not force:
+        raise UsageError(f"{path} is there already; --force replaces it")
+    template = (resources.files("tagsieve") / "init_recipe.yaml").read_text("utf-8")
+    filled = template.replace("{data}", json.dumps(data)).replace("{pool}", pool)
+    try:
+        target.write_text(filled, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error}") from error
+    click.echo(f"wrote {path}; next:\n  tagsieve describe {path}\n  tagsieve run {path}")
+
+
+@main.command()
+@click.option("--fix", is_flag=True, help="Fetch what is missing and can be fetched.")
+def doctor(fix: bool) -> None:
+    """Check Java, memory, engines and versions; say how to mend what is wrong."""
+    from tagsieve.console import Console
+    from tagsieve.inspecting import show_health
+
+    if not show_health(Console(), fix):
+        raise TagsieveError("something is missing; see the last column")
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes (for editors)."""
+    from tagsieve.recipe import Recipe
+
+    click.echo(json.dumps(Recipe.model_json_schema(), indent=2))
+
+
+def job(name: str) -> None:
+    """What a file in `jobs/` calls: the same command, under spark-submit or ray job submit."""
+    main.main(args=[name, *sys.argv[1:]], prog_name=f"jobs/{name}.py")
+
+
+def entry() -> None:
+    """The `tagsieve` program."""
+    # Child processes of the engines find this Python first, whatever PATH says.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    run: Callable[[], None] = main
+    run()

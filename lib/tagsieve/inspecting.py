@@ -1,0 +1,175 @@
+"""`status`, `inspect` and `doctor`: what is there, without starting an engine."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+from deltalake import QueryBuilder
+from deltalake.exceptions import DeltaError
+
+from tagsieve.console import Console, duration
+from tagsieve.errors import RunError, UsageError
+from tagsieve.lake import TABLES, Lake
+
+_CELL = 300
+
+
+def show_status(lake: Lake, console: Console, runs: int) -> None:
+    """Print the newest runs with the ledger of each step, then the tables."""
+    rows = lake.arrow("runs").sort_by([("started", "ascending")]).to_pylist()
+    newest = list(dict.fromkeys(row["run_id"] for row in reversed(rows)))[:runs]
+    shown = [row for row in rows if row["run_id"] in newest]
+    console.table(
+        f"runs in {lake.root}",
+        ["run", "step", "status", "unit", "input", "kept", "known", "rejected", "quarantined",
+         "time", "peak MB"],
+        [
+            [row["run_id"], row["step"], row["status"], row["unit"], row["input"], row["kept"],
+             row["known"], _reasons(row["rejected"]), _reasons(row["quarantined"]),
+             _time(row), int(dict(row["metrics"] or []).get("peak_memory_mb", 0))]
+            for row in shown
+        ],
+    )  # fmt: skip
+    for row in shown:
+        if row["status"] == "failed":
+            console.line(f"{row['run_id']} {row['step']} failed: {row['error']}", style="red")
+    open_rows = [
+        row for row in lake.arrow("quarantine", ["step", "resolved_by"]).to_pylist()
+        if row["resolved_by"] is None
+    ]  # fmt: skip
+    if open_rows:
+        console.line(f"{len(open_rows):,} rows are in quarantine", style="yellow")
+    tables = []
+    for name in TABLES:
+        table = lake.delta(name)
+        if table is not None:
+            tables.append([name, table.count(), table.version(), ", ".join(TABLES[name].key)])
+    console.table("tables", ["table", "rows", "version", "key"], tables)
+
+
+def _time(row: dict[str, Any]) -> str:
+    return "" if row["ended"] is None else duration((row["ended"] - row["started"]).total_seconds())
+
+
+def _reasons(pairs: Any) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in dict(pairs or []).items())
+
+
+def show_table(
+    lake: Lake, name: str, console: Console, where: str | None, columns: str | None, rows: int
+) -> None:
+    """Print a table's place, version and schema, and `rows` rows that meet `where`."""
+    if name not in TABLES:
+        close = difflib.get_close_matches(name, TABLES, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(TABLES)}"
+        raise UsageError(f"there is no table {name!r}; {hint}")
+    table = lake.delta(name)
+    if table is None:
+        raise UsageError(f"lake {lake.root} has no table {name} yet")
+    names = [c.strip() for c in columns.split(",")] if columns else TABLES[name].schema.names
+    unknown = [column for column in names if column not in TABLES[name].schema.names]
+    if unknown:
+        raise UsageError(
+            f"{name} has no column {', '.join(unknown)}; it has "
+            f"{', '.join(TABLES[name].schema.names)}"
+        )
+    console.line(f"{lake.uri(name)}  version {table.version()}, {table.count():,} rows")
+    console.table(
+        "columns",
+        ["column", "type", "key"],
+        [[f.name, str(f.type), "key" if f.name in TABLES[name].key else ""]
+         for f in TABLES[name].schema],
+    )  # fmt: skip
+    query = f"SELECT {', '.join(names)} FROM {name}"
+    if where:
+        query += f" WHERE {where}"
+    try:
+        found = QueryBuilder().register(name, table).execute(f"{query} LIMIT {rows}").read_all()
+    except (DeltaError, ValueError) as error:
+        raise UsageError(f"--where {where!r} is no condition on {name}: {error}") from error
+    import pyarrow as pa
+
+    for number, row in enumerate(pa.table(found).to_pylist()):
+        console.line(f"--- row {number}", style="bold")
+        for column, value in row.items():
+            console.line(f"{column}: {_cell(value)}")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= _CELL else text[:_CELL] + " …"
+
+
+def show_health(console: Console, fix: bool) -> bool:
+    """Print the checks; True when nothing that a run needs is missing."""
+    checks = list(_checks(fix))
+    console.table(
+        f"tagsieve on Python {sys.version.split()[0]}",
+        ["check", "found", "", "what to do"],
+        [[what, found, "ok" if good else "!!", "" if good else mend]
+         for what, found, good, mend in checks],
+    )  # fmt: skip
+    return all(good for _, _, good, _ in checks)
+
+
+def _checks(fix: bool) -> Iterator[tuple[str, str, bool, str]]:
+    from tagsieve.engines.java import INSTALL, find_java
+    from tagsieve.engines.spark import DELTA_PACKAGE, delta_jars, fetch_delta_jars
+
+    yield (
+        "Python",
+        sys.version.split()[0],
+        sys.version_info >= (3, 11),
+        "install Python 3.11 or newer",
+    )
+    try:
+        home, version = find_java()
+        yield "Java", f"{version} ({home or 'PATH'})", True, ""
+    except RunError as error:
+        yield "Java", str(error), False, INSTALL
+        fix = False  # fetching needs Java
+    if fix:
+        fetch_delta_jars()
+    found = delta_jars()
+    mend = "tagsieve doctor --fix (the first run fetches them too)"
+    yield "Delta's jars", found[0].name if found else f"not fetched: {DELTA_PACKAGE}", bool(found), mend
+    for package in ("pyspark", "delta-spark", "deltalake", "ray", "pyarrow", "torch", "transformers"):
+        try:
+            version_text, good = importlib.metadata.version(package), True
+        except importlib.metadata.PackageNotFoundError:
+            version_text, good = "not installed", False
+        yield package, version_text, good, "pip install tagsieve"
+    for package, extra in (("vllm", "vllm"), ("trl", "train"), ("datasets", "hf")):
+        try:
+            version_text = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            version_text = f"not installed (only needed for tagsieve[{extra}])"
+        yield package, version_text, True, ""
+    memory = psutil.virtual_memory()
+    gib = 2**30
+    yield (
+        "memory",
+        f"{memory.available / gib:.1f} of {memory.total / gib:.1f} GiB free",
+        memory.available > 4 * gib,
+        "free 4 GiB, or set spark.driver_memory=1g and ray.object_store_gb=0.2",
+    )
+    shared = shutil.disk_usage("/dev/shm" if os.path.isdir("/dev/shm") else ".")
+    yield (
+        "shared memory",
+        f"{shared.free / gib:.1f} GiB free",
+        shared.free > 0.5 * gib,
+        "mount a larger /dev/shm, or set ray.object_store_gb=0.2",
+    )
+    disk = shutil.disk_usage(".")
+    yield "disk here", f"{disk.free / gib:.0f} GiB free", disk.free > 2 * gib, "free 2 GiB of disk"
+    yield "cores", str(os.cpu_count()), True, ""

@@ -1,0 +1,119 @@
+"""What a run would do, before anything runs: rows, model calls and time. Starts no engine."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tagsieve.console import Console, duration
+from tagsieve.ingest.config import Input
+from tagsieve.ingest.files import SourceFile, find_files
+from tagsieve.lake import Lake
+from tagsieve.recipe import Recipe, StepName
+from tagsieve.reporting.report import latest_steps
+
+_SAMPLE_BYTES = 1 << 20
+
+TYPICAL_RATES: dict[StepName, float] = {
+    "ingest": 4_000,
+    "tag": 400,
+    "normalize": 10_000,
+    "analyze": 20_000,
+    "select": 10_000,
+    "export": 10_000,
+    "report": 1,
+}
+"""Inputs per second on two cores, used until the lake has a run of its own to go by."""
+
+START_SECONDS = 10
+"""Starting the engines, once a run."""
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One line of the plan; `rows` is exact only where it is counted in a table."""
+
+    step: StepName
+    rows: int
+    unit: str
+    what: str
+    seconds: float
+
+
+def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
+    """The steps with their estimated input. Raises UsageError for inputs that are not there."""
+    lake = Lake(recipe.lake)
+    earlier = {row["step"]: row for row in latest_steps(lake)}
+    samples = _count(lake, "samples")
+    reads = _estimated_rows(recipe.inputs) if "ingest" in steps else 0
+    new = max(reads - (earlier["ingest"]["input"] if "ingest" in earlier else 0), 0)
+    rows = samples + new if "ingest" in steps else samples
+    queries = max(_count(lake, "raw_tags"), 0)
+    pending = new if "ingest" in steps and queries else max(rows - queries, 0)
+    work: dict[StepName, tuple[int, str, str]] = {
+        "ingest": (reads, "rows", f"{samples:,} samples in the lake; about {new:,} rows are new"),
+        "tag": (pending, "queries", f"about {pending:,} calls of tagger {recipe.tag.kind!r}"),
+        "normalize": (rows, "queries", f"min_count {recipe.normalize.min_count}"),
+        "analyze": (rows, "samples", "diversity, complexity, recall, funnel"),
+        "select": (rows, "samples", f"{recipe.select.strategy}, {recipe.select.size:,} rows"),
+        "export": (recipe.select.size, "rows", f"{', '.join(recipe.export.formats)} in {recipe.export.path}"),
+        "report": (1, "file", recipe.report.path or f"{recipe.export.path}/report.html"),
+    }  # fmt: skip
+    planned = []
+    for step in steps:
+        count, unit, what = work[step]
+        rate = TYPICAL_RATES[step]
+        if step in earlier and earlier[step]["input"]:
+            rate = earlier[step]["input"] / max(earlier[step]["metrics"]["seconds"], 0.1)
+        planned.append(PlannedStep(step, count, unit, what, count / rate))
+    return planned
+
+
+def show_plan(recipe: Recipe, steps: Sequence[StepName]) -> None:
+    """Print the plan."""
+    console = Console()
+    planned = plan(recipe, steps)
+    console.table(
+        f"plan for lake {Lake(recipe.lake).root}",
+        ["step", "about", "", "what", "estimated time"],
+        [[p.step, p.rows, p.unit, p.what, duration(p.seconds)] for p in planned],
+    )
+    total = START_SECONDS + sum(p.seconds for p in planned)
+    console.line(
+        f"about {duration(total)} with the engines' start, by this lake's earlier runs where it "
+        "has any, else by a machine with two cores. Steps with nothing new take no time. "
+        "Nothing was run."
+    )
+
+
+def _count(lake: Lake, name: str) -> int:
+    table = lake.delta(name)
+    return 0 if table is None else table.count()
+
+
+def _estimated_rows(inputs: Sequence[Input]) -> int:
+    return sum(
+        _rows_of(file) for source in inputs if source.path is not None for file in find_files(source)
+    )
+
+
+def _rows_of(file: SourceFile) -> int:
+    """Rows of a file: exact for Parquet and Delta, else by the first MiB."""
+    import fsspec
+
+    files, path = fsspec.core.url_to_fs(file.uri)
+    if file.container == "delta":
+        from deltalake import DeltaTable
+
+        return DeltaTable(path).count()
+    if file.container == "parquet":
+        import pyarrow.parquet as pq
+
+        with files.open(path, "rb") as stream:
+            return int(pq.ParquetFile(stream).metadata.num_rows)
+    with files.open(path, "rb") as stream:
+        raw = stream.read(_SAMPLE_BYTES)
+    text = zlib.decompressobj(31).decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    mark = b"\n" if file.container != "json" else b"}"
+    return round(max(text.count(mark), 1) * max(file.size / max(len(raw), 1), 1.0))
