@@ -1,5 +1,6 @@
 """Recipes: what is refused, what the message says, and dotted overrides."""
 
+import os
 import subprocess
 import sys
 
@@ -50,7 +51,10 @@ def test_recipe_loaded_never_changes(recipe_file):
     ("change", "said"),
     [
         ({"lakes": "x"}, "lakes: unknown key; did you mean 'lake'?"),
-        ({"normalize": {"mincount": 3}}, "normalize.mincount: unknown key; did you mean 'min_count'"),
+        (
+            {"normalize": {"mincount": 3}},
+            "normalize.mincount: unknown key; did you mean 'min_count'",
+        ),
         ({"normalize": {"rule": {"stem": 1}}}, "normalize.rule.stem: unknown key; did you mean"),
         (
             {"inputs": [{**INPUTS[0], "fields": {"query": "q", "respons": "r"}}]},
@@ -223,5 +227,7 @@ def test_recipe_model_without_close_key_lists_what_is_known():
 def test_import_of_recipes_loads_no_engine(module):
     heavy = ("pyspark", "ray", "torch", "deltalake", "pandas", "pyarrow", "transformers")
     code = f"import sys, {module}; print(*[m for m in {heavy!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
     assert done.stdout.strip() == ""

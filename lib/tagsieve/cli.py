@@ -74,11 +74,17 @@ def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | Non
     @main.command(name, help=help_text)
     @click.argument("recipe")
     @click.argument("overrides", nargs=-1, metavar="[key=value ...]")
-    @click.option("--dry-run", is_flag=True, help="Show the plan with counts and cost; run nothing.")
+    @click.option(
+        "--dry-run", is_flag=True, help="Show the plan with counts and cost; run nothing."
+    )
     @click.option("--limit", type=click.IntRange(min=1), help="Try only N rows.")
     @click.pass_context
     def command(
-        ctx: click.Context, recipe: str, overrides: tuple[str, ...], dry_run: bool, limit: int | None
+        ctx: click.Context,
+        recipe: str,
+        overrides: tuple[str, ...],
+        dry_run: bool,
+        limit: int | None,
     ) -> None:
         from tagsieve.recipe import load_recipe
 
@@ -96,7 +102,10 @@ def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | Non
         console = Console()
         verbose = bool(ctx.parent and ctx.parent.params["verbose"])
         engines = Engines(loaded.spark, loaded.ray, verbose)
-        run_steps(loaded, chosen, console, engines, limit)
+        try:
+            run_steps(loaded, chosen, console, engines, limit)
+        finally:
+            engines.close()
         if steps is None:
             show_outcome(loaded, console)
 
@@ -135,7 +144,9 @@ def status(lake: str | None, runs: int) -> None:
 @click.option("--where", help="An SQL condition on the table's columns.")
 @click.option("--columns", help="Comma-separated columns; default: all.")
 @click.option("--rows", default=5, show_default=True, help="How many rows to show.")
-def inspect(table: str, lake: str | None, where: str | None, columns: str | None, rows: int) -> None:
+def inspect(
+    table: str, lake: str | None, where: str | None, columns: str | None, rows: int
+) -> None:
     """Show a table: where it lies, its version, schema and a few rows."""
     from tagsieve.console import Console
     from tagsieve.inspecting import show_table
@@ -188,6 +199,29 @@ def doctor(fix: bool) -> None:
 
     if not show_health(Console(), fix):
         raise TagsieveError("something is missing; see the last column")
+
+
+@main.command()
+@click.argument("folder")
+@click.argument("files", nargs=-1)
+@click.option("--lake", help="Take the raw tags of this lake, too.")
+@click.option("--tagger", help="Whose raw tags, where the lake has several.")
+@click.option("--name", default="mine", show_default=True, help="A short name for the bank.")
+@click.option("--licence", default="unknown", show_default=True, help="For the bank's card.")
+def bank(
+    folder: str,
+    files: tuple[str, ...],
+    lake: str | None,
+    tagger: str | None,
+    name: str,
+    licence: str,
+) -> None:
+    """Make a bank for the memory tagger from labelled queries (JSON lines with query and tags)."""
+    from tagsieve.banking import make_bank
+    from tagsieve.console import Console
+
+    source = _open_lake(lake) if lake else None
+    make_bank(folder, files, source, tagger, name, licence, Console())
 
 
 @main.command()

@@ -19,6 +19,10 @@ SECONDS_BETWEEN_LINES = 10.0
 """How often progress is written where there is no terminal to redraw."""
 
 
+WIDTH_OF_FILES = 120
+"""Columns of tables where there is no terminal to ask."""
+
+
 def duration(seconds: float) -> str:
     """`7 s`, `3 min 20 s`, `2 h 5 min`."""
     whole = round(seconds)
@@ -62,6 +66,8 @@ class Console:
 
     def __init__(self, quiet: bool = False) -> None:
         self._out = RichConsole(quiet=quiet, highlight=False, soft_wrap=True)
+        if not self._out.is_terminal:
+            self._out.width = WIDTH_OF_FILES
         self._status_length = 0
 
     @property

@@ -142,8 +142,21 @@ def _checks(fix: bool) -> Iterator[tuple[str, str, bool, str]]:
         fetch_delta_jars()
     found = delta_jars()
     mend = "tagsieve doctor --fix (the first run fetches them too)"
-    yield "Delta's jars", found[0].name if found else f"not fetched: {DELTA_PACKAGE}", bool(found), mend
-    for package in ("pyspark", "delta-spark", "deltalake", "ray", "pyarrow", "torch", "transformers"):
+    yield (
+        "Delta's jars",
+        found[0].name if found else f"not fetched: {DELTA_PACKAGE}",
+        bool(found),
+        mend,
+    )
+    for package in (
+        "pyspark",
+        "delta-spark",
+        "deltalake",
+        "ray",
+        "pyarrow",
+        "torch",
+        "transformers",
+    ):
         try:
             version_text, good = importlib.metadata.version(package), True
         except importlib.metadata.PackageNotFoundError:

@@ -372,9 +372,7 @@ class Lake:
             table,
             rows.select(TABLES[name].schema.names).cast(TABLES[name].schema),
             mode="append",
-            commit_properties=CommitProperties(
-                app_transactions=[Transaction(app_id, app_version)]
-            ),
+            commit_properties=CommitProperties(app_transactions=[Transaction(app_id, app_version)]),
         )
         return True
 

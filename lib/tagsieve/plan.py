@@ -11,7 +11,7 @@ from tagsieve.ingest.config import Input
 from tagsieve.ingest.files import SourceFile, find_files
 from tagsieve.lake import Lake
 from tagsieve.recipe import Recipe, StepName
-from tagsieve.reporting.report import latest_steps
+from tagsieve.reporting.html import latest_steps
 
 _SAMPLE_BYTES = 1 << 20
 
@@ -94,7 +94,10 @@ def _count(lake: Lake, name: str) -> int:
 
 def _estimated_rows(inputs: Sequence[Input]) -> int:
     return sum(
-        _rows_of(file) for source in inputs if source.path is not None for file in find_files(source)
+        _rows_of(file)
+        for source in inputs
+        if source.path is not None
+        for file in find_files(source)
     )
 
 

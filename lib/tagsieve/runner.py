@@ -85,8 +85,8 @@ def run_steps(
 ) -> str:
     """Run `steps` in order as one run; gives its id.
 
-    The engines start on first use and end with the run. A step that fails is recorded as failed
-    and ends the run; what it had committed stays.
+    The engines start on first use; closing them is the caller's. A step that fails is recorded as
+    failed and ends the run; what it had committed stays.
     """
     lake = Lake(recipe.lake)
     run_id = new_run_id()
@@ -98,14 +98,13 @@ def run_steps(
                 STEP_FUNCTIONS[step](Context(lake, engines, run, console, limit), recipe)
             console.line(summary(run))
     finally:
-        engines.close()
         lake.drop_work(run_id)
     return run_id
 
 
 def show_outcome(recipe: Recipe, console: Console) -> None:
     """Print the funnel, the ledger, and where the outputs lie."""
-    from tagsieve.reporting.report import funnels, latest_steps
+    from tagsieve.reporting.html import funnels, latest_steps
 
     lake = Lake(recipe.lake)
     rows, tags = funnels(lake)

@@ -67,6 +67,11 @@ class Encoded:
     poolings: Array
     tokens: list[list[int]]
 
+    def slice(self, start: int, stop: int) -> Encoded:
+        """The texts from `start` up to `stop`."""
+        part = slice(start, stop)
+        return Encoded(self.vectors[part], self.poolings[part], self.tokens[part])
+
 
 class SentenceEncoder:
     """Mean-pooled last hidden states of a transformer encoder, scaled to unit length.
@@ -89,6 +94,8 @@ class SentenceEncoder:
         self._model = AutoModel.from_pretrained(
             path, dtype=getattr(torch, dtype), local_files_only=True
         ).eval()
+        self.digest = model_digest(path)
+        self.torch_dtype = getattr(torch, dtype)
         self.dimension: int = self._model.config.hidden_size
 
     @property

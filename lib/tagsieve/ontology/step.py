@@ -10,9 +10,9 @@ from pyspark.sql import functions as F
 from tagsieve.engines.context import Context
 from tagsieve.errors import RunError
 from tagsieve.lake import Lake, rows_table
-from tagsieve.ontology.analyze import funnel, pool_recall, pool_stats
+from tagsieve.ontology.analysis import funnel, pool_recall, pool_stats
 from tagsieve.ontology.config import AnalyzeConfig, NormalizeConfig
-from tagsieve.ontology.normalize import ontology_rows, sample_tags, tag_counts
+from tagsieve.ontology.normalization import ontology_rows, sample_tags, tag_counts
 
 
 def normalize(context: Context, tagger: str, config: NormalizeConfig) -> None:
@@ -104,7 +104,9 @@ def analyze(context: Context, version: str, config: AnalyzeConfig) -> None:
         }
         for name, frame in frames.items():
             partition = {"ontology_version": version}
-            lake.replace(frame.withColumns({k: F.lit(v) for k, v in partition.items()}), name, partition)
+            lake.replace(
+                frame.withColumns({k: F.lit(v) for k, v in partition.items()}), name, partition
+            )
         run.input = lake.read(spark, "samples", run.read["samples"]).count()
         run.kept = tagged.count()
         if run.input > run.kept:

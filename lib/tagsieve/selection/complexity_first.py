@@ -27,8 +27,10 @@ def complexity_first(rows: DataFrame, size: int) -> DataFrame:
     passes: list[DataFrame] = []
     selected = 0
     while selected < size:
-        owners = left.select("key", F.explode("tags").alias("tag")).groupBy("tag").agg(
-            F.min("key").alias("key")
+        owners = (
+            left.select("key", F.explode("tags").alias("tag"))
+            .groupBy("tag")
+            .agg(F.min("key").alias("key"))
         )
         # A limit leaves one sorted partition, in which the id that Spark counts up is the position.
         taken = (

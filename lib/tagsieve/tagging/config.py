@@ -13,9 +13,11 @@ class MemoryTaggerConfig(RecipeModel):
     """The embedded tagger: MiniLM sentence vectors and a bank of labelled examples."""
 
     kind: Literal["memory"] = "memory"
-    bank: str = Field(
-        "builtin",
-        description="`builtin`, or a bank made by `tagsieve bank` from your own labelled examples.",
+    banks: tuple[str, ...] = Field(
+        ("builtin",),
+        min_length=1,
+        description="Folders made by `tagsieve bank` from your own labelled queries, and `builtin`, "
+        "the one that ships; of several banks the tags are joined.",
     )
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="Precision of the encoder; auto: bfloat16 where the CPU has it."

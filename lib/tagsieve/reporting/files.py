@@ -50,7 +50,9 @@ def export(context: Context, config: ExportConfig, selection: str, recipe: str) 
         try:
             files.makedirs(root, exist_ok=True)
             for form in config.formats:
-                written = FORMS[form](rows).withColumn("part", F.floor(F.col("rank") / ROWS_PER_FILE))
+                written = FORMS[form](rows).withColumn(
+                    "part", F.floor(F.col("rank") / ROWS_PER_FILE)
+                )
                 written = written.persist()
                 counts[form] = written.count()
                 for kind in config.files:
@@ -84,7 +86,9 @@ def _selected(context: Context, selection: str) -> DataFrame:
 
 
 def _messages(rows: DataFrame) -> DataFrame:
-    return rows.select(F.col("sample_id").alias("id"), "pool", F.col("turns").alias("messages"), "rank")
+    return rows.select(
+        F.col("sample_id").alias("id"), "pool", F.col("turns").alias("messages"), "rank"
+    )
 
 
 def _sharegpt(rows: DataFrame) -> DataFrame:
@@ -104,7 +108,9 @@ def _alpaca(rows: DataFrame) -> DataFrame:
     rows = rows.withColumns(
         {
             "system": F.when(has_system, first["content"]).otherwise(""),
-            "talk": F.when(has_system, F.slice("turns", 2, F.size("turns"))).otherwise(F.col("turns")),
+            "talk": F.when(has_system, F.slice("turns", 2, F.size("turns"))).otherwise(
+                F.col("turns")
+            ),
         }
     )
     expected = F.transform(
@@ -117,16 +123,11 @@ def _alpaca(rows: DataFrame) -> DataFrame:
     extra = F.concat(F.lit("\n"), F.try_element_at("meta", F.lit("input")))
     ends = F.coalesce(query.endswith(extra) & (F.length(extra) > 1), F.lit(False))
     instruction = F.when(ends, F.expr("left(q, length(q) - length(extra))")).otherwise(query)
-    earlier = F.sequence(F.lit(0), F.size("talk").cast("int") / 2 - 2)
-    history = F.when(
-        F.size("talk") > 2,
-        F.transform(
-            earlier.cast("array<int>"),
-            lambda i: F.array(
-                F.get("talk", i * 2)["content"], F.get("talk", i * 2 + 1)["content"]
-            ),
-        ),
-    ).otherwise(F.array().cast("array<array<string>>"))
+    earlier = F.expr(
+        "transform(sequence(0, int(size(talk) div 2) - 2),"
+        " i -> array(talk[i * 2].content, talk[i * 2 + 1].content))"
+    )
+    history = F.when(F.size("talk") > 2, earlier).otherwise(F.array().cast("array<array<string>>"))
     return rows.withColumns({"q": query, "extra": extra}).select(
         F.col("sample_id").alias("id"),
         "pool",
@@ -253,7 +254,12 @@ def _card(
 
 def _size_category(rows: int) -> str:
     """Hugging Face's size category of a data set."""
-    for limit, name in ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")):
+    for limit, name in (
+        (1_000, "n<1K"),
+        (10_000, "1K<n<10K"),
+        (100_000, "10K<n<100K"),
+        (1_000_000, "100K<n<1M"),
+    ):
         if rows < limit:
             return name
     return "n>1M"

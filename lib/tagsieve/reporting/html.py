@@ -89,9 +89,9 @@ def _facts(context: Context, config: ReportConfig, selection: str, version: str)
         rejects.groupBy("reason")
         .agg(
             F.count("*").alias("count"),
-            F.slice(
-                F.array_sort(F.collect_set(F.struct("source", "source_row"))), 1, 3
-            ).alias("places"),
+            F.slice(F.array_sort(F.collect_set(F.struct("source", "source_row"))), 1, 3).alias(
+                "places"
+            ),
             F.min(F.substring("payload", 1, _SNIPPET)).alias("payload"),
         )
         .orderBy(F.desc("count"), "reason")
@@ -152,7 +152,9 @@ def _example(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refusal(row: Mapping[str, Any]) -> dict[str, Any]:
     payload = bytes(row["payload"]).decode("utf-8", "replace") if row["payload"] else ""
-    places = [f"{place['source'].rsplit('/', 1)[-1]}:{place['source_row']}" for place in row["places"]]
+    places = [
+        f"{place['source'].rsplit('/', 1)[-1]}:{place['source_row']}" for place in row["places"]
+    ]
     return {"reason": row["reason"], "count": row["count"], "places": places, "payload": payload}
 
 

@@ -1,0 +1,237 @@
+"""The lake: every table in both engines, commits that happen once, tables that are refused."""
+
+import json
+import threading
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
+
+from tagsieve.errors import RunError
+from tagsieve.lake import TABLES, Lake, rows_table
+
+VALUES = {
+    pa.string(): "ünï\n'code'",
+    pa.int64(): 2**40,
+    pa.float64(): 0.1,
+    pa.binary(): b"\xff\x00",
+}
+
+
+def value_of(kind, number):
+    """A value of an Arrow type that differs with `number`."""
+    if pa.types.is_map(kind):
+        return [("k", value_of(kind.item_type, number))]
+    if pa.types.is_list(kind):
+        return [value_of(kind.value_type, number)]
+    if pa.types.is_struct(kind):
+        return {field.name: value_of(field.type, number) for field in kind}
+    if pa.types.is_timestamp(kind):
+        return 1_764_000_000_123_456 + number
+    value = VALUES[kind]
+    return value + (number if isinstance(value, int | float) else str(number).encode()
+                    if isinstance(value, bytes) else str(number))  # fmt: skip
+
+
+def row_of(name, number):
+    return {field.name: value_of(field.type, number) for field in TABLES[name].schema}
+
+
+def samples(*keys, pool="p", source="s"):
+    return [
+        {"pool": pool, "sample_id": key, "turns": [], "source": source, "run_id": "r"}
+        for key in keys
+    ]
+
+
+def frame_of(spark, name, rows):
+    schema = from_arrow_schema(TABLES[name].schema)
+    return spark.createDataFrame(rows_table(name, rows).to_pandas(), schema)
+
+
+def bare(kind):
+    """A type without the parts that engines name freely (nullability, list and map fields)."""
+    if pa.types.is_map(kind):
+        return ("map", bare(kind.key_type), bare(kind.item_type))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return ("list", bare(kind.value_type))
+    if pa.types.is_struct(kind):
+        return ("struct", *((field.name, bare(field.type)) for field in kind))
+    return str(kind).removeprefix("large_")
+
+
+def columns_of(schema):
+    return {field.name: bare(field.type) for field in schema}
+
+
+def test_tables_have_keys_that_are_columns_and_never_null():
+    for name, table in TABLES.items():
+        assert name == table.name
+        assert set(table.key) | set(table.partition_by) <= set(table.schema.names)
+        assert all(not table.schema.field(column).nullable for column in table.key)
+
+
+def test_create_every_table_has_one_schema_for_both_engines(lake, spark):
+    for name, table in TABLES.items():
+        made = lake.create(name)
+        assert columns_of(lake.arrow(name).schema) == columns_of(table.schema), name
+        seen = to_arrow_schema(lake.read(spark, name).schema)
+        assert columns_of(seen) == columns_of(table.schema), name
+        assert tuple(made.metadata().partition_columns) == table.partition_by
+        assert (made.protocol().min_reader_version, made.protocol().min_writer_version) == (1, 2)
+    assert lake.tables() == list(TABLES)
+
+
+def test_create_again_changes_nothing(lake):
+    assert lake.version("samples") is None
+    assert lake.create("samples").version() == 0
+    assert lake.create("samples").version() == 0
+    assert lake.tables() == ["samples"]
+
+
+@pytest.mark.parametrize("name", ["samples", "runs", "rejects"])
+def test_rows_written_by_each_engine_are_read_by_the_other(lake, spark, name):
+    expected = [rows_table(name, [row_of(name, n)]).to_pylist()[0] for n in (1, 2)]
+    assert lake.append_once(name, rows_table(name, [expected[0]]), "app", 1)
+    # What delta-rs wrote goes through Spark into a second lake, and is read by delta-rs there.
+    other = Lake(f"{lake.root}-2")
+    other.append(lake.read(spark, name), name)
+    other.append_once(name, rows_table(name, [expected[1]]), "app", 1)
+    key = TABLES[name].key[0]
+    assert sorted(other.arrow(name).to_pylist(), key=lambda row: row[key]) == expected
+    assert other.read(spark, name).count() == 2
+    assert lake.read(spark, name, version=0).count() == 0
+
+
+def test_read_of_a_table_that_is_not_there_gives_no_rows(lake, spark):
+    frame = lake.read(spark, "samples")
+    assert frame.count() == 0
+    assert frame.columns == TABLES["samples"].schema.names
+    assert lake.arrow("samples").num_rows == 0
+    assert lake.arrow("samples", ["pool"]).schema.names == ["pool"]
+    assert lake.tables() == []
+
+
+def test_arrow_with_columns_and_filters_reads_only_these(lake):
+    lake.append_once("samples", rows_table("samples", samples("a", "b")), "app", 1)
+    read = lake.arrow("samples", ["sample_id"], [("sample_id", "=", "b")])
+    assert read.to_pylist() == [{"sample_id": "b"}]
+
+
+def test_append_once_repeated_or_older_version_is_skipped(lake):
+    rows = rows_table("samples", samples("a"))
+    assert lake.append_once("samples", rows, "app", 2)
+    assert not lake.append_once("samples", rows, "app", 2)
+    assert not lake.append_once("samples", rows, "app", 1)
+    assert lake.arrow("samples").num_rows == 1
+    assert lake.append_once("samples", rows, "app", 3)
+    assert lake.append_once("samples", rows, "other", 2)
+    assert lake.arrow("samples").num_rows == 3
+
+
+def test_append_once_picks_columns_by_name(lake):
+    rows = rows_table("samples", samples("a"))
+    lake.append_once("samples", rows.select(rows.schema.names[::-1]), "app", 1)
+    assert lake.arrow("samples").to_pylist()[0]["sample_id"] == "a"
+
+
+def test_upsert_updates_by_key_and_inserts_the_rest(lake):
+    def row(step, status):
+        return {"run_id": "r1", "step": step, "status": status, "rejected": {"why": 1}}
+
+    lake.upsert("runs", rows_table("runs", [row("tag", "running"), row("ingest", "done")]))
+    lake.upsert("runs", rows_table("runs", [row("tag", "done"), row("select", "running")]))
+    found = {row["step"]: row["status"] for row in lake.arrow("runs").to_pylist()}
+    assert found == {"ingest": "done", "tag": "done", "select": "running"}
+    assert lake.arrow("runs").num_rows == 3
+
+
+def test_upsert_from_several_threads_loses_no_row(lake):
+    lake.create("runs")
+
+    def write(thread):
+        for number in range(3):
+            row = {"run_id": f"r{thread}", "step": f"s{number}", "status": "done"}
+            Lake(lake.root).upsert("runs", rows_table("runs", [row]))
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    keys = {(row["run_id"], row["step"]) for row in lake.arrow("runs").to_pylist()}
+    assert keys == {(f"r{thread}", f"s{number}") for thread in range(2) for number in range(3)}
+
+
+def test_insert_new_twice_adds_nothing(lake, spark):
+    lake.insert_new(frame_of(spark, "samples", samples("a", "b")), "samples")
+    lake.insert_new(frame_of(spark, "samples", samples("b", "c", source="later")), "samples")
+    rows = {row["sample_id"]: row["source"] for row in lake.arrow("samples").to_pylist()}
+    assert rows == {"a": "s", "b": "s", "c": "later"}
+    assert lake.arrow("samples").num_rows == 3
+
+
+def test_replace_touches_only_its_partition(lake, spark):
+    # Quotes and backslashes in a partition value must not leave the partition.
+    odd = "it's \\ 'q'"
+    for pool in ("a", odd):
+        rows = rows_table("samples", samples("x", "y", pool=pool))
+        lake.append_once("samples", rows, f"app {pool}", 1)
+    frame = frame_of(spark, "samples", samples("z", pool=odd))
+    lake.replace(frame, "samples", {"pool": odd})
+    rows = sorted((row["pool"], row["sample_id"]) for row in lake.arrow("samples").to_pylist())
+    assert rows == [("a", "x"), ("a", "y"), (odd, "z")]
+    assert lake.version("samples") == 3
+
+
+def test_lake_of_a_newer_layout_is_refused_with_upgrade(lake):
+    lake.create("samples")
+    log = f"{lake.uri('samples')}/_delta_log/00000000000000000000.json"
+    with open(log, encoding="utf-8") as stream:
+        actions = [json.loads(line) for line in stream]
+    for action in actions:
+        if "metaData" in action:
+            action["metaData"]["configuration"]["tagsieve.format"] = "2"
+    with open(log, "w", encoding="utf-8") as stream:
+        stream.write("\n".join(map(json.dumps, actions)))
+    with pytest.raises(RunError, match=r"layout 2.*upgrade tagsieve"):
+        lake.read(None, "samples")
+    with pytest.raises(RunError, match="upgrade"):
+        lake.create("samples")
+
+
+def test_lake_with_a_foreign_delta_table_is_refused(lake):
+    write_deltalake(lake.uri("samples"), pa.table({"x": [1]}))
+    with pytest.raises(RunError, match="samples is a Delta table that tagsieve did not make"):
+        lake.create("samples")
+    assert DeltaTable(lake.uri("samples")).to_pyarrow_table().num_rows == 1
+
+
+def test_lake_with_deletion_vectors_is_refused_with_the_feature(lake, spark):
+    properties = "'delta.enableDeletionVectors' = 'true', 'tagsieve.format' = '1'"
+    spark.sql(
+        f"CREATE TABLE delta.`{lake.uri('samples')}` (pool STRING, sample_id STRING) "
+        f"USING delta TBLPROPERTIES ({properties})"
+    )
+    with pytest.raises(RunError, match=r"deletionVectors.*DROP FEATURE"):
+        lake.version("samples")
+
+
+def test_lake_below_a_plain_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(RunError, match="cannot create table samples"):
+        Lake(str(tmp_path / "file")).create("samples")
+
+
+def test_lake_root_with_spaces_and_relative_path_is_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lake = Lake("my lakes/ünï (1)")
+    lake.append_once("samples", rows_table("samples", samples("a")), "app", 1)
+    assert Lake(str(tmp_path / "my lakes" / "ünï (1)")).arrow("samples").num_rows == 1
+
+
+def test_lake_uris_of_object_stores_are_spelled_for_each_engine():
+    lake = Lake("s3://bucket/lake/")
+    assert lake.uri("samples") == "s3://bucket/lake/samples"
+    assert lake.spark_uri(lake.uri("samples")) == "s3a://bucket/lake/samples"
