@@ -1,4 +1,4 @@
-"""Submit the step `analyze`: `python jobs/analyze.py RECIPE [key=value ...]`, spark-submit or ray job submit."""
+"""The step `analyze`: hand this file to python, spark-submit or ray job submit."""
 
 from tagsieve.cli import job
 

@@ -1,4 +1,4 @@
-"""Submit the step `export`: `python jobs/export.py RECIPE [key=value ...]`, spark-submit or ray job submit."""
+"""The step `export`: hand this file to python, spark-submit or ray job submit."""
 
 from tagsieve.cli import job
 

@@ -1,4 +1,4 @@
-"""Submit the step `ingest`: `python jobs/ingest.py RECIPE [key=value ...]`, spark-submit or ray job submit."""
+"""The step `ingest`: hand this file to python, spark-submit or ray job submit."""
 
 from tagsieve.cli import job
 

@@ -1,4 +1,4 @@
-"""Submit the step `normalize`: `python jobs/normalize.py RECIPE [key=value ...]`, spark-submit or ray job submit."""
+"""The step `normalize`: hand this file to python, spark-submit or ray job submit."""
 
 from tagsieve.cli import job
 

@@ -1,4 +1,4 @@
-"""Submit the step `report`: `python jobs/report.py RECIPE [key=value ...]`, spark-submit or ray job submit."""
+"""The step `report`: hand this file to python, spark-submit or ray job submit."""
 
 from tagsieve.cli import job
 

@@ -1,4 +1,4 @@
-"""Submit the step `select`: `python jobs/select.py RECIPE [key=value ...]`, spark-submit or ray job submit."""
+"""The step `select`: hand this file to python, spark-submit or ray job submit."""
 
 from tagsieve.cli import job
 

@@ -1,4 +1,4 @@
-"""Submit the step `tag`: `python jobs/tag.py RECIPE [key=value ...]`, spark-submit or ray job submit."""
+"""The step `tag`: hand this file to python, spark-submit or ray job submit."""
 
 from tagsieve.cli import job
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +39,7 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except TagsieveError as error:
             if _verbose(ctx):
-                raise
+                traceback.print_exc()
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -48,7 +50,7 @@ class _Group(click.Group):
             first = str(error).strip().splitlines()[:1] or [""]
             click.echo(
                 f"error: unexpected {type(error).__name__}: {first[0][:500]}\n"
-                "The same command with -v before its name shows the traceback and the engines' logs.",
+                "The same command with -v before its name shows the traceback and all logs.",
                 err=True,
             )
             ctx.exit(1)
@@ -129,7 +131,13 @@ def describe(recipe: str, overrides: tuple[str, ...]) -> None:
 
 @main.command()
 @_LAKE_OPTION
-@click.option("--runs", default=5, show_default=True, help="How many runs to show.")
+@click.option(
+    "--runs",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="How many runs to show.",
+)
 def status(lake: str | None, runs: int) -> None:
     """Runs, steps and their ledger; tables and their versions."""
     from tagsieve.console import Console
@@ -143,7 +151,13 @@ def status(lake: str | None, runs: int) -> None:
 @_LAKE_OPTION
 @click.option("--where", help="An SQL condition on the table's columns.")
 @click.option("--columns", help="Comma-separated columns; default: all.")
-@click.option("--rows", default=5, show_default=True, help="How many rows to show.")
+@click.option(
+    "--rows",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    help="How many rows to show.",
+)
 def inspect(
     table: str, lake: str | None, where: str | None, columns: str | None, rows: int
 ) -> None:
@@ -182,7 +196,8 @@ def init(path: str, data: str, pool: str, force: bool) -> None:
     if target.exists() and not force:
         raise UsageError(f"{path} is there already; --force replaces it")
     template = (resources.files("tagsieve") / "init_recipe.yaml").read_text("utf-8")
-    filled = template.replace("{data}", json.dumps(data)).replace("{pool}", pool)
+    quoted = {"data": json.dumps(data, ensure_ascii=False), "pool": json.dumps(pool)}
+    filled = re.sub(r"\{(data|pool)\}", lambda found: quoted[found[1]], template)
     try:
         target.write_text(filled, encoding="utf-8")
     except OSError as error:

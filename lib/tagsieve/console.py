@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
-from rich.markup import escape
 from rich.table import Table as RichTable
 
 if TYPE_CHECKING:
@@ -65,7 +64,10 @@ class Console:
     """Writes for a person: to a terminal with a redrawn status line, elsewhere plain lines."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self._out = RichConsole(quiet=quiet, highlight=False, soft_wrap=True)
+        # Text may come from the data: neither [markup] nor :emoji: is read in it.
+        self._out = RichConsole(
+            quiet=quiet, highlight=False, soft_wrap=True, markup=False, emoji=False
+        )
         if not self._out.is_terminal:
             self._out.width = WIDTH_OF_FILES
         self._status_length = 0
@@ -76,14 +78,14 @@ class Console:
         return self._out.is_terminal
 
     def line(self, text: str = "", style: str | None = None) -> None:
-        """One line of plain text (never read as markup: it may come from the data)."""
+        """One line of plain text."""
         self._clear()
-        self._out.print(escape(text), style=style)
+        self._out.print(text, style=style)
 
     def status(self, text: str) -> None:
         """A line that the next one replaces, on a terminal; a line like any other elsewhere."""
         if not self.live:
-            self._out.print(escape(f"  {text}"))
+            self._out.print(f"  {text}")
             return
         self._clear()
         text = text[: max(self._out.width - 1, 20)]
@@ -97,14 +99,14 @@ class Console:
             self._status_length = 0
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A table; numbers are set right with thousands separators, text is escaped."""
+        """A table; numbers are set right with thousands separators."""
         self._clear()
         table = RichTable(title=title, title_justify="left", title_style="bold")
         for position, name in enumerate(columns):
             numeric = any(isinstance(row[position], int | float) for row in rows)
             table.add_column(name, justify="right" if numeric else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(escape(_cell(value)) for value in row))
+            table.add_row(*(_cell(value) for value in row))
         self._out.print(table)
 
     def progress(self, label: str, total: int, unit: str) -> Progress:

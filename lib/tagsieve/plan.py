@@ -51,13 +51,14 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
     rows = samples + new if "ingest" in steps else samples
     queries = max(_count(lake, "raw_tags"), 0)
     pending = new if "ingest" in steps and queries else max(rows - queries, 0)
+    formats = ", ".join(recipe.export.formats)
     work: dict[StepName, tuple[int, str, str]] = {
         "ingest": (reads, "rows", f"{samples:,} samples in the lake; about {new:,} rows are new"),
         "tag": (pending, "queries", f"about {pending:,} calls of tagger {recipe.tag.kind!r}"),
         "normalize": (rows, "queries", f"min_count {recipe.normalize.min_count}"),
         "analyze": (rows, "samples", "diversity, complexity, recall, funnel"),
         "select": (rows, "samples", f"{recipe.select.strategy}, {recipe.select.size:,} rows"),
-        "export": (recipe.select.size, "rows", f"{', '.join(recipe.export.formats)} in {recipe.export.path}"),
+        "export": (recipe.select.size, "rows", f"{formats} in {recipe.export.path}"),
         "report": (1, "file", recipe.report.path or f"{recipe.export.path}/report.html"),
     }  # fmt: skip
     planned = []
@@ -109,7 +110,7 @@ def _rows_of(file: SourceFile) -> int:
     if file.container == "delta":
         from deltalake import DeltaTable
 
-        return DeltaTable(path).count()
+        return int(DeltaTable(path).count())
     if file.container == "parquet":
         import pyarrow.parquet as pq
 

@@ -30,7 +30,7 @@ def normalize_text(text: str) -> str:
 
 
 def sample_id(turns: Iterable[tuple[str, str]]) -> str:
-    """The id of a conversation: 32 hex digits of SHA-256 over compact JSON `[[role, text], ...]`."""
+    """The id of a conversation: 32 hex digits of SHA-256 over JSON `[[role, text], ...]`."""
     return _digest([[role, normalize_text(content)] for role, content in turns])
 
 

@@ -148,8 +148,8 @@ def _csv(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
 
 def _csv_file(spark: SparkSession, file: SourceFile) -> DataFrame:
     # Read as Latin-1, which keeps every byte, so that invalid UTF-8 can be told field by field.
-    options = {"header": True, "multiLine": True, "escape": '"', "encoding": "ISO-8859-1"}
-    frame = spark.read.options(**options).csv(_path(file.uri))
+    reader = spark.read.options(header=True, multiLine=True, escape='"', encoding="ISO-8859-1")
+    frame = reader.csv(_path(file))
     if not frame.columns:  # an empty file has no header, and no rows
         return _json_lines(spark, [file])
     names = [_utf8(name.encode("iso-8859-1")).removeprefix("\ufeff") for name in frame.columns]
@@ -186,7 +186,7 @@ def _rows(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
     """Parquet files or Delta tables: one frame each where their schemas may differ."""
     frames = []
     for file in files:
-        frame = spark.read.format(file.container).load(_path(file.uri))
+        frame = spark.read.format(file.container).load(_path(file))
         row = F.struct(*map(_column, frame.columns))
         numbered = _numbered(frame.select(row.alias("row"), "_metadata"), [file])
         frames.append(
@@ -235,13 +235,16 @@ def _numbered(frame: DataFrame, files: list[SourceFile]) -> DataFrame:
 
 
 def _paths(files: list[SourceFile]) -> list[str]:
-    return [_path(file.uri) for file in files]
+    return [_path(file) for file in files]
 
 
-def _path(uri: str) -> str:
-    """A URI as Spark reads it: s3a for s3; glob signs in a real name are escaped."""
+def _path(file: SourceFile) -> str:
+    """The URI as Spark reads it: s3a for s3; glob signs in a real name are escaped."""
+    uri = file.uri
     if uri.startswith("s3://"):
         uri = uri.replace("s3://", "s3a://", 1)
+    if file.container == "delta":
+        return uri  # Delta takes a path as it is
     return "".join(f"\\{sign}" if sign in "*?[]{}" else sign for sign in uri)
 
 

@@ -26,7 +26,7 @@ def identify(min_language_score: float) -> Callable[..., Any]:
     the detector is less sure than `min_language_score`. Null turns give a null struct.
     """
 
-    @F.arrow_udf(_IDENTITY)  # type: ignore[untyped-decorator, unused-ignore]
+    @F.arrow_udf(_IDENTITY)  # type: ignore[attr-defined, untyped-decorator]
     def identity(turns: pa.Array) -> pa.Array:
         found = [
             None if listed is None else _identity(listed, min_language_score)

@@ -14,6 +14,11 @@ PROTECTED = (
 )  # fmt: skip
 """Names that stay whole: their signs tell them apart."""
 
+SnowballLanguage = Literal[
+    "arabic", "danish", "dutch", "english", "finnish", "french", "german", "hungarian", "italian",
+    "norwegian", "portuguese", "romanian", "russian", "spanish", "swedish",
+]  # fmt: skip
+
 
 class RuleConfig(RecipeModel):
     """The rule step: lower case, special characters to spaces, a stem for each word."""
@@ -21,7 +26,7 @@ class RuleConfig(RecipeModel):
     stemmer: Literal["porter", "snowball", "none"] = Field(
         "porter", description="NLTK's Porter (the paper's), Snowball of `language`, or no stemming."
     )
-    language: str = Field("english", description="Language of the Snowball stemmer.")
+    language: SnowballLanguage = Field("english", description="Language of the Snowball stemmer.")
     protect: tuple[str, ...] = Field(
         PROTECTED,
         description="Words kept as they are, such as C++ and .NET; compared in lower case.",

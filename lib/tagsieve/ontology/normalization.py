@@ -6,7 +6,7 @@ rewritten, never for a rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
@@ -40,7 +40,7 @@ def tag_counts(raw_tags: DataFrame, samples: DataFrame, config: NormalizeConfig)
 def with_forms(counts: DataFrame, config: RuleConfig) -> DataFrame:
     """Add `surface` and `stem` to one row per raw tag (an Arrow UDF: NLTK is Python)."""
 
-    def forms(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def forms(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         from tagsieve.ontology.rules import TagRule
 
         rule = TagRule(config)

@@ -27,7 +27,7 @@ class TagRule:
 
     def words(self, tag: str) -> list[str]:
         """The words of a tag in lower case, protected names whole."""
-        return self._words.findall(_fold(tag))
+        return list(self._words.findall(_fold(tag)))
 
     def surface(self, tag: str) -> str:
         """Lower case, special characters as spaces; a tag of nothing else stays as it is.
@@ -52,7 +52,8 @@ def _pattern(name: str) -> str:
 
 
 def _fold(tag: str) -> str:
-    return unicodedata.normalize("NFC", tag).lower()
+    # Composed after lower-casing: some letters have a composed form in lower case only.
+    return unicodedata.normalize("NFC", tag.lower())
 
 
 @cache

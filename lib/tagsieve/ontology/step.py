@@ -56,7 +56,7 @@ def normalize(context: Context, tagger: str, config: NormalizeConfig) -> None:
         final = ontology.agg(F.countDistinct("tag").alias("tags")).first()
     assert final is not None
     run.metrics["distinct_tags"] = float(final["tags"])
-    row = {
+    made = {
         "version": version,
         "tagger": tagger,
         "parent": max(earlier, key=lambda row: row["created"])["version"] if earlier else None,
@@ -65,7 +65,7 @@ def normalize(context: Context, tagger: str, config: NormalizeConfig) -> None:
         "created": datetime.now(UTC),
         "run_id": run.run_id,
     }
-    lake.append_once("ontology_versions", rows_table("ontology_versions", [row]), run.run_id, 1)
+    lake.append_once("ontology_versions", rows_table("ontology_versions", [made]), run.run_id, 1)
     run.wrote("ontology", "tags", "ontology_versions")
 
 

@@ -62,7 +62,10 @@ def _facts(context: Context, config: ReportConfig, selection: str, version: str)
     lake, spark = context.lake, context.engines.spark
 
     def of_version(name: str) -> list[dict[str, Any]]:
-        return lake.arrow(name, filters=[("ontology_version", "=", version)]).to_pylist()
+        rows: list[dict[str, Any]] = lake.arrow(
+            name, filters=[("ontology_version", "=", version)]
+        ).to_pylist()
+        return rows
 
     stats = sorted(of_version("pool_stats"), key=lambda row: -row["samples"])
     recall = of_version("pool_recall")
@@ -131,12 +134,16 @@ def funnels(lake: Lake) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
     """From rows read to rows selected, and from raw tags to normalised ones (newest version)."""
     by_step = {row["step"]: row for row in latest_steps(lake)}
     stages = [
-        ("rows read", "ingest", lambda row: row["input"]),
-        ("samples", "ingest", lambda row: row["kept"] + row["known"]),
-        ("tagged samples", "analyze", lambda row: row["kept"]),
-        ("selected", "select", lambda row: row["kept"]),
+        ("rows read", "ingest", ("input",)),
+        ("samples", "ingest", ("kept", "known")),
+        ("tagged samples", "analyze", ("kept",)),
+        ("selected", "select", ("kept",)),
     ]
-    rows = [(label, count(by_step[step])) for label, step, count in stages if step in by_step]
+    rows = [
+        (label, sum(by_step[step][column] for column in columns))
+        for label, step, columns in stages
+        if step in by_step
+    ]
     tags: list[tuple[str, int]] = []
     if "analyze" in by_step:
         steps = lake.arrow("tag_funnel").sort_by("position").to_pylist()

@@ -310,7 +310,7 @@ class Bank:
         """Write the bank as a folder of NumPy arrays and a card."""
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(target / _MODEL, **self._arrays)
+        np.savez_compressed(target / _MODEL, allow_pickle=False, **self._arrays)
         (target / _CARD).write_text(json.dumps(asdict(self.card), indent=2) + "\n", "utf-8")
 
     @classmethod
@@ -419,8 +419,12 @@ def _products(features: Array) -> Array:
 
 
 def _best_threshold(chances: Array, truth: Array, total: float) -> float:
-    """The threshold with the best micro F1, when `total` tags are to be found."""
+    """The threshold with the best micro F1, when `total` tags are to be found; at most 0.5.
+
+    For calibrated chances the best one is half of the best F1; a higher one comes only from a bank
+    so small that nothing lies between right and wrong.
+    """
     order = np.argsort(-chances)
     hits = np.cumsum(truth[order])
     f1 = 2 * hits / (np.arange(1, len(hits) + 1) + total)
-    return float(chances[order][f1.argmax()])
+    return min(float(chances[order][f1.argmax()]), 0.5)

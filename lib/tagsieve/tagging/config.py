@@ -16,8 +16,8 @@ class MemoryTaggerConfig(RecipeModel):
     banks: tuple[str, ...] = Field(
         ("builtin",),
         min_length=1,
-        description="Folders made by `tagsieve bank` from your own labelled queries, and `builtin`, "
-        "the one that ships; of several banks the tags are joined.",
+        description="Folders made by `tagsieve bank` from your own labelled queries, and "
+        "`builtin`, the one that ships; of several banks the tags are joined.",
     )
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
         "auto", description="Precision of the encoder; auto: bfloat16 where the CPU has it."

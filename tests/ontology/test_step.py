@@ -1,0 +1,156 @@
+"""The normalize and analyze steps on a lake made by hand: versions, reruns, what was cut off."""
+
+from datetime import UTC, datetime
+
+import pytest
+from handmade import answer, put, recorded, rows_of, sample, tagged
+
+from tagsieve.errors import RunError
+from tagsieve.ontology import AnalyzeConfig, NormalizeConfig, analyze, find_version, normalize
+
+CONFIG = NormalizeConfig(min_count=2)
+
+
+@pytest.fixture
+def small_lake(lake):
+    """Three queries in four samples; one query was not answered yet."""
+    put(
+        lake,
+        "samples",
+        [
+            sample("code", "s1", ["q1", "q2"]),
+            sample("code", "s2", ["q3"], row=1),
+            sample("chat", "s1", ["q1", "q2"]),
+            sample("chat", "s4", ["q4"], row=1),
+        ],
+    )
+    put(
+        lake,
+        "raw_tags",
+        [
+            answer("q1", "Data_Base", "C++"),
+            answer("q2", "data bases", "Data_Base"),
+            answer("q3"),
+            answer("q1", "other tagger", tagger="u"),
+            answer("q2", "other tagger", tagger="u"),
+        ],
+    )
+    return lake
+
+
+def ontology_of(lake, version):
+    rows = rows_of(lake, "ontology", version=version)
+    return {row["raw_tag"]: (row["count"], row["status"], row["tag"]) for row in rows}
+
+
+def tags_of(lake, version):
+    rows = rows_of(lake, "tags", ontology_version=version)
+    assert len({row["sample_id"] for row in rows}) == len(rows)
+    return {row["sample_id"]: row["turn_tags"] for row in rows}
+
+
+def test_normalize_makes_a_first_version_and_knows_it_again(small_lake, engines):
+    lake = small_lake
+    first = recorded(lake, engines, "normalize", "r1", normalize, "t", CONFIG)
+    assert ontology_of(lake, "v1") == {
+        "Data_Base": (2, "kept", "data base"),
+        "data bases": (1, "rare", None),
+        "C++": (1, "rare", None),
+    }
+    assert tags_of(lake, "v1") == {"s1": [["data base"], ["data base"]], "s2": [[]]}
+    assert (first.input, first.kept, first.known, first.rejected) == (3, 1, 0, {"rare": 2})
+    assert first.metrics["distinct_tags"] == 1
+    (made,) = rows_of(lake, "ontology_versions")
+    assert (made["version"], made["parent"], made["run_id"]) == ("v1", None, "r1")
+    assert made["read_versions"] == {"samples": 1, "raw_tags": 1}
+
+    again = recorded(lake, engines, "normalize", "r2", normalize, "t", CONFIG)
+    assert (again.input, again.known, again.kept, again.written) == (3, 3, 0, {})
+    assert len(rows_of(lake, "ontology_versions")) == 1
+    assert find_version(lake, "t", CONFIG) == "v1"
+
+
+def test_normalize_beside_a_version_and_over_a_cut_off_one_doubles_nothing(small_lake, engines):
+    lake = small_lake
+    put(lake, "ontology_versions", [version_row("v1")])
+    row = {"count": 7, "status": "kept", "rule_tag": "x", "tag": "x"}
+    left = [("v1", "C++"), ("v2", "C++"), ("v2", "left over")]
+    put(lake, "ontology", [row | {"version": v, "raw_tag": tag} for v, tag in left])
+    put(lake, "tags", [tagged("s9", "x", version="v1"), tagged("s9", "x", version="v2")])
+    put(lake, "raw_tags", [answer("q4", "c++", "C++", "data bases")])
+    run = recorded(lake, engines, "normalize", "r2", normalize, "t", CONFIG)
+    assert ontology_of(lake, "v2") == {
+        "Data_Base": (2, "kept", "data base"),
+        "data bases": (2, "kept", "data base"),
+        "C++": (2, "kept", "c++"),
+        "c++": (1, "rare", None),
+    }
+    assert (run.input, run.kept, run.rejected) == (4, 3, {"rare": 1})
+    assert run.metrics["distinct_tags"] == 2
+    assert len(rows_of(lake, "ontology", version="v2")) == 4
+    assert set(tags_of(lake, "v2")) == {"s1", "s2", "s4"}
+    assert tags_of(lake, "v2")["s4"] == [["c++", "data base"]]
+    assert ontology_of(lake, "v1") == {"C++": (7, "kept", "x")}
+    versions = {row["version"]: row["parent"] for row in rows_of(lake, "ontology_versions")}
+    assert versions == {"v1": None, "v2": "v1"}
+
+
+def version_row(version, tagger="t", hour=3, config=CONFIG):
+    created = datetime(2026, 11, 24, hour, tzinfo=UTC)
+    made = {"version": version, "tagger": tagger, "created": created}
+    return made | {"config": config.model_dump_json(), "run_id": "by hand"}
+
+
+def test_find_version_gives_the_newest_of_this_tagger_and_config(lake):
+    other = NormalizeConfig(min_count=3)
+    versions = [
+        version_row("v9", hour=1),
+        version_row("v10", hour=2),
+        version_row("v11", tagger="u"),
+        version_row("v12", config=other),
+    ]
+    put(lake, "ontology_versions", versions)
+    assert find_version(lake, "t", CONFIG) == "v10"
+    assert find_version(lake, "t", other) == "v12"
+    with pytest.raises(RunError, match=r"no ontology version of tagger w .* step normalize first"):
+        find_version(lake, "w", CONFIG)
+    with pytest.raises(RunError, match="with these normalize settings"):
+        find_version(lake, "u", other)
+
+
+def test_normalize_without_raw_tags_of_the_tagger_names_the_step_to_run(small_lake, engines):
+    with pytest.raises(RunError, match=r"no raw tags of tagger x .* run the step tag"):
+        recorded(small_lake, engines, "normalize", "r1", normalize, "x", CONFIG)
+    (row,) = rows_of(small_lake, "runs")
+    assert row["status"] == "failed"
+    assert rows_of(small_lake, "ontology_versions") == []
+
+
+def test_analyze_writes_the_figures_of_its_version_and_counts_the_untagged(small_lake, engines):
+    lake = small_lake
+    tags = [
+        {"sample_id": "s1", "tags": ["sql"], "turn_tags": [["sql"], []]},
+        {"sample_id": "s2", "tags": ["c++", "sql"], "turn_tags": [["c++", "sql"]]},
+    ]
+    put(lake, "tags", [row | {"tagger": "t", "ontology_version": "v1"} for row in tags])
+    put(lake, "tags", [tags[0] | {"tagger": "t", "ontology_version": "v2", "tags": ["other"]}])
+    ontology = {"version": "v1", "count": 2, "status": "kept"}
+    put(lake, "ontology", [ontology | {"raw_tag": t, "rule_tag": t, "tag": t} for t in ("sql", "c++")])  # fmt: skip
+    run = recorded(lake, engines, "analyze", "r1", analyze, "v1", AnalyzeConfig())
+    assert (run.input, run.kept, run.rejected) == (4, 3, {"untagged": 1})
+    stats = {row["pool"]: row for row in rows_of(lake, "pool_stats", ontology_version="v1")}
+    assert set(stats) == {"code", "chat"}
+    assert (stats["code"]["tags"], stats["code"]["diversity"], stats["code"]["complexity"]) == (2, 1.0, 1.0)  # fmt: skip
+    assert (stats["chat"]["queries"], stats["chat"]["complexity"]) == (2, 0.5)
+    recall = rows_of(lake, "pool_recall")
+    assert {(r["pool"], r["other_pool"]): r["recall"] for r in recall}["code", "chat"] == 0.5
+    funnel = sorted(rows_of(lake, "tag_funnel"), key=lambda row: row["position"])
+    assert [(row["stage"], row["tags"], row["occurrences"]) for row in funnel] == [
+        ("raw", 2, 4),
+        ("frequency", 2, 4),
+        ("rule", 2, 4),
+    ]
+
+    again = recorded(lake, engines, "analyze", "r2", analyze, "v1", AnalyzeConfig())
+    assert (again.input, again.known) == (4, 4)
+    assert len(rows_of(lake, "tag_funnel")) == 3
