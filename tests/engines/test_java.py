@@ -16,7 +16,8 @@ def make_java(home, version, exit_code=0):
     """A `bin/java` below `home` that says `version` as java does, on stderr."""
     java = home / "bin" / "java"
     java.parent.mkdir(parents=True)
-    java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\" 2026-01-01' >&2\nexit {exit_code}\n")  # fmt: skip
+    says = f"echo 'openjdk version \"{version}\" 2026-01-01' >&2"
+    java.write_text(f"#!/bin/sh\n{says}\nexit {exit_code}\n")
     java.chmod(0o755)
     return java
 

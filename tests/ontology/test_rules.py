@@ -38,7 +38,9 @@ def test_stem_of_information_retrieval_variants_is_one(tag):
     assert RULE.stem(tag) == "inform retriev"
 
 
-@pytest.mark.parametrize("tag", ["Information Retrieval", "information_retrieval", "Information/Retrieval"])  # fmt: skip
+@pytest.mark.parametrize(
+    "tag", ["Information Retrieval", "information_retrieval", "Information/Retrieval"]
+)
 def test_surface_of_information_retrieval_variants_is_the_paper_s_display(tag):
     assert RULE.surface(tag) == "information retrieval"
 
@@ -106,7 +108,9 @@ def test_tag_without_letters_stays_itself(tag):
     assert len({RULE.stem(other) for other in ("🙂", "++", "?", "_")}) == 4
 
 
-@pytest.mark.parametrize("tag", ["Été", "J\u030c", "हिन्दी", "한국어", "Ångström", "İstanbul", "ὈΔΥΣΣΕΎΣ"])  # fmt: skip
+@pytest.mark.parametrize(
+    "tag", ["Été", "J\u030c", "हिन्दी", "한국어", "Ångström", "İstanbul", "ὈΔΥΣΣΕΎΣ"]
+)
 def test_composed_and_decomposed_spellings_are_one_tag(tag):
     spellings = {unicodedata.normalize(form, tag) for form in ("NFC", "NFD")}
     assert len({RULE.surface(spelling) for spelling in spellings}) == 1

@@ -18,7 +18,7 @@ def words(tag, protected):
         head, found, tail = text.partition(name)
         border = is_word if is_word(name[-1]) else "+#".__contains__
         if found and not (head and is_word(head[-1])) and not (tail and border(tail[0])):
-            return words(head, protected) + [name] + words(tail, protected)
+            return [*words(head, protected), name, *words(tail, protected)]
     runs = groupby(text, is_word)
     return ["".join(run) for word, run in runs if word]
 
@@ -61,7 +61,7 @@ def sample_tags(samples, raw_tags, rows):
         for sample, queries in samples.items()
         if all(query in raw_tags for query in queries)
     }
-    return {sample: (sorted({*sum(tags, [])}), tags) for sample, tags in turn_tags.items()}
+    return {sample: (sorted(set().union(*tags)), tags) for sample, tags in turn_tags.items()}
 
 
 def funnel(rows):

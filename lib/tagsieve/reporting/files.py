@@ -35,7 +35,7 @@ def export(context: Context, config: ExportConfig, selection: str, recipe: str) 
     card = f"{root}/README.md"
     if run.done_before(config.model_dump(), selection, root) and files.exists(card):
         return
-    run.input = run.known = 0
+    run.input, run.known, run.metrics = 0, 0, {}
     spark = context.engines.spark
     with console.spark_progress(spark, "export"):
         rows = _selected(context, selection).persist()

@@ -35,7 +35,7 @@ def report(
     files, path = fsspec.core.url_to_fs(config.path or f"{export.path}/report.html")
     if run.done_before(config.model_dump(), selection, version, path) and files.exists(path):
         return
-    run.input, run.known = 1, 0
+    run.input, run.known, run.metrics = 1, 0, {}
     with context.console.spark_progress(context.engines.spark, "report"):
         facts = _facts(context, config, selection, version)
     template = (resources.files("tagsieve.reporting") / "report.html.j2").read_text("utf-8")
