@@ -103,7 +103,7 @@ def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | Non
 
         console = Console()
         verbose = bool(ctx.parent and ctx.parent.params["verbose"])
-        engines = Engines(loaded.spark, loaded.ray, verbose)
+        engines = Engines(loaded.spark, loaded.ray, verbose, "tag" in chosen)
         try:
             run_steps(loaded, chosen, console, engines, limit)
         finally:

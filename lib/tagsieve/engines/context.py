@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class Engines:
-    """Spark and Ray, each started when a step first asks for it and kept for the whole run."""
+    """Spark and Ray, each started when a step first asks for it and kept for the whole run.
+
+    `ray_beside_spark`: a later step will need Ray, so start it while Spark starts and works.
+    """
 
     spark_config: SparkConfig = field(default_factory=SparkConfig)
     ray_config: RayConfig = field(default_factory=RayConfig)
     verbose: bool = False
+    ray_beside_spark: bool = False
     _spark: SparkSession | None = None
-    _ray: bool = False
+    _ray: Future[None] | None = None
+    _starter: ThreadPoolExecutor | None = None
 
     @property
     def spark(self) -> SparkSession:
@@ -30,24 +36,34 @@ class Engines:
         if self._spark is None:
             from tagsieve.engines.spark import start_spark
 
+            if self.ray_beside_spark:
+                self._start_ray()
             self._spark = start_spark(self.spark_config, self.verbose)
         return self._spark
 
     def ray(self) -> None:
-        """Make sure that Ray is there."""
-        if not self._ray:
+        """Make sure that Ray is there; raises RunError when it did not start."""
+        self._start_ray().result()
+
+    def _start_ray(self) -> Future[None]:
+        if self._ray is None:
             from tagsieve.engines.ray import start_ray
 
-            start_ray(self.ray_config, self.verbose)
-            self._ray = True
+            self._starter = ThreadPoolExecutor(1, thread_name_prefix="start-ray")
+            self._ray = self._starter.submit(start_ray, self.ray_config, self.verbose)
+        return self._ray
 
     def close(self) -> None:
         """Stop what was started here."""
-        if self._ray:
+        if self._ray is not None:
             from tagsieve.engines.ray import stop_ray
 
-            stop_ray()
-            self._ray = False
+            if self._ray.exception() is None:
+                stop_ray()
+            # Not earlier: Ray's processes die with the thread that started them.
+            assert self._starter is not None
+            self._starter.shutdown()
+            self._ray = self._starter = None
         if self._spark is not None:
             self._spark.stop()
             self._spark = None
