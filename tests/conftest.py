@@ -17,6 +17,8 @@ from tagsieve.engines.context import Context, Engines
 from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun
 
+pytest_plugins = ["own_bank"]
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
+import pyarrow.dataset
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
@@ -345,9 +346,19 @@ class Lake:
             return empty if columns is None else empty.select(columns)
         return table.to_pyarrow_table(columns=columns, filters=filters)
 
+    def run_of(self, name: str, column: str, value: str) -> str | None:
+        """The run that wrote the rows of table `name` whose `column` is `value`; None: no rows."""
+        table = self.delta(name)
+        if table is None:
+            return None
+        rows = table.to_pyarrow_dataset().head(
+            1, columns=["run_id"], filter=pa.dataset.field(column) == value
+        )
+        return str(rows["run_id"][0]) if rows.num_rows else None
+
     def read(self, spark: SparkSession, name: str, version: int | None = None) -> DataFrame:
-        """Table `name` for Spark, at `version` (default: newest); no rows where it is not there."""
-        if self.version(name) is None:
+        """Table `name` for Spark, at `version` (default: newest; -1: not there yet, so no rows)."""
+        if version == -1 or self.version(name) is None:
             from pyspark.sql.pandas.types import from_arrow_schema
 
             return spark.createDataFrame([], from_arrow_schema(TABLES[name].schema))

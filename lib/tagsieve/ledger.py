@@ -23,6 +23,9 @@ import psutil
 from tagsieve.errors import RunError, TagsieveError
 from tagsieve.lake import Lake, rows_table
 
+ANY_RUN = "*"
+"""For steps whose output stays beside that of other runs."""
+
 
 def new_run_id() -> str:
     """A run id that sorts by time: `20261124T034412-9f2c`."""
@@ -66,18 +69,22 @@ class StepRun:
             if version is not None:
                 self.written[name] = version
 
-    def done_before(self, *identity: Any) -> bool:
+    def done_before(self, *identity: Any, output_of: str | None = ANY_RUN) -> bool:
         """Whether an earlier run did this step with the same identity and the same input.
 
         `identity` is what decides the step's output: its config, and whatever else it depends on;
         the pinned versions of the tables it reads are added. If so, the ledger says that all of
-        the input is known, and the step has nothing to do.
+        the input is known, and the step has nothing to do. A step whose output replaces that of
+        other runs names the run whose output is there now (None: there is none), and only that run
+        counts.
         """
         self.fingerprint = fingerprint(self.step, self.read, *identity)
         earlier = [
             row
             for row in self.lake.arrow("runs", filters=[("step", "=", self.step)]).to_pylist()
-            if row["status"] == "done" and row["fingerprint"] == self.fingerprint
+            if row["status"] == "done"
+            and row["fingerprint"] == self.fingerprint
+            and output_of in (ANY_RUN, row["run_id"])
         ]
         if not earlier:
             return False

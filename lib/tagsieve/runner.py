@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tagsieve.console import Console, duration
 from tagsieve.engines.context import Context, Engines
+from tagsieve.ingest.files import find_files
 from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun, new_run_id, record_step
 from tagsieve.recipe import Recipe, StepName
@@ -88,6 +89,10 @@ def run_steps(
     The engines start on first use; closing them is the caller's. A step that fails is recorded as
     failed and ends the run; what it had committed stays.
     """
+    if "ingest" in steps:
+        for source in recipe.inputs:
+            if source.path is not None:
+                find_files(source)  # a missing file is said before anything is written
     lake = Lake(recipe.lake)
     run_id = new_run_id()
     resolved = recipe.model_dump_json()

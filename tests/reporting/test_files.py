@@ -167,6 +167,7 @@ def test_export_card_has_front_matter_counts_and_the_recipe(exported):
     assert yaml.safe_load(front) == {
         "pretty_name": "mine",
         "tags": ["tagsieve", "sft"],
+        "tagsieve-run": "all",
         "size_categories": ["n<1K"],
     }
     assert "| p | 8 |" in body
@@ -242,3 +243,17 @@ def test_export_of_a_selection_that_is_not_there_names_the_step(run_export, tmp_
     with pytest.raises(RunError, match=r"no selection 'other'; run the step select"):
         run_export(tmp_path / "out", "other", selection="other")
     assert not (tmp_path / "out").exists()
+
+
+def test_export_back_to_an_earlier_config_replaces_the_files(run_export, tmp_path):
+    for formats in (("sharegpt",), ("messages",), ("sharegpt",)):
+        run_export(tmp_path, formats=formats)
+    assert (tmp_path / "sharegpt").exists()
+    assert not (tmp_path / "messages").exists()
+
+
+def test_export_stores_what_a_form_cannot_hold_in_rejects(run_export, tmp_path, full_lake):
+    run = run_export(tmp_path, formats=("alpaca",))
+    stored = [row for row in rows_of(full_lake, "rejects") if row["run_id"] == run.run_id]
+    assert {row["reason"] for row in stored} == {"not_alpaca"}
+    assert len(stored) == run.rejected["not_alpaca"] == len(CONVERSATIONS) - len(ALPACA)

@@ -102,7 +102,6 @@ def test_select_dedupe_none_takes_all_pools_and_replaces_only_its_name(run_selec
     assert chosen(small_lake, "other") == [("a", "s9")]
 
 
-@pytest.mark.xfail(strict=True, reason="done_before does not see that another config replaced it")
 def test_select_back_to_an_earlier_config_gives_its_rows(run_select, small_lake):
     for size in (1, 2, 1):
         run_select(size=size)

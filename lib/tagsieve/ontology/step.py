@@ -43,9 +43,13 @@ def normalize(context: Context, tagger: str, config: NormalizeConfig) -> None:
                 run.rejected[row["status"]] = row["count"]
         run.input = run.kept + run.rejected.total()
         if not run.input:
+            answered = raw_tags.count()
             raise RunError(
-                f"normalize: no raw tags of tagger {tagger} in lake {lake.root}; run the step tag "
-                "with the same tag settings first"
+                f"normalize: tagger {tagger} gave no tag to any of its {answered} queries; tag more "
+                "data, or use a bank made for it (tag.banks)"
+                if answered
+                else f"normalize: no raw tags of tagger {tagger} in lake {lake.root}; run the step "
+                "tag with the same tag settings first"
             )
         tags = sample_tags(samples, raw_tags, ontology)
         lake.replace(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +25,18 @@ _TURN_NAMES = {"user": "human", "assistant": "gpt", "system": "system", "tool": 
 def export(context: Context, config: ExportConfig, selection: str, recipe: str) -> None:
     """Write the selection in each format and file type, best rank first.
 
-    Each format is a folder of files of up to 100,000 rows; it is written beside the old one and
-    put in its place when it is whole. `recipe`: the resolved recipe, for the card. Rejected:
-    `not_alpaca`, conversations that the alpaca form cannot hold (tool turns, turns that do not
-    alternate).
+    Each format is a folder of files of up to 100,000 rows. The card, README.md, is written last: a
+    folder without it was cut off. What an earlier export left is removed first. `recipe`: the
+    resolved recipe, for the card. Rejected: `not_alpaca`, conversations that the alpaca form cannot
+    hold (tool turns, turns that do not alternate).
     """
     run, lake, console = context.run, context.lake, context.console
     run.unit = "row"
     run.reads("selections", "samples")
     files, root = fsspec.core.url_to_fs(config.path)
     card = f"{root}/README.md"
-    if run.done_before(config.model_dump(), selection, root) and files.exists(card):
+    if run.done_before(config.model_dump(), selection, root, output_of=run_in(files, card)):
         return
-    run.input, run.known, run.metrics = 0, 0, {}
     spark = context.engines.spark
     with console.spark_progress(spark, "export"):
         rows = _selected(context, selection).persist()
@@ -49,6 +50,12 @@ def export(context: Context, config: ExportConfig, selection: str, recipe: str) 
         counts: dict[str, int] = {}
         try:
             files.makedirs(root, exist_ok=True)
+            # The card says which run the folder is of, so it goes first and comes back last.
+            if files.exists(card):
+                files.rm(card)
+            for form, kind in product(FORMS, ("jsonl", "parquet")):
+                if files.exists(f"{root}/{_folder(form, kind)}"):
+                    files.rm(f"{root}/{_folder(form, kind)}", recursive=True)
             for form in config.formats:
                 written = FORMS[form](rows).withColumn(
                     "part", F.floor(F.col("rank") / ROWS_PER_FILE)
@@ -66,12 +73,40 @@ def export(context: Context, config: ExportConfig, selection: str, recipe: str) 
                 run.kept += counts[form]
                 if total > counts[form]:
                     run.rejected[f"not_{form}"] += total - counts[form]
+                    lake.append(_left_out(context, rows, written, f"not_{form}"), "rejects")
             pools = {row["pool"]: row["count"] for row in rows.groupBy("pool").count().collect()}
             _put(files, f"{root}/dataset_info.json", json.dumps(info, indent=2) + "\n")
             _put(files, card, _card(context, config, selection, recipe, counts, pools))
         except OSError as error:
             raise RunError(f"export.path={config.path}: cannot be written: {error}") from error
         rows.unpersist()
+    run.wrote("rejects")
+
+
+def run_in(files: Any, path: str) -> str | None:
+    """The run named in a card or report as `tagsieve-run: ID`; None where there is none."""
+    if not files.exists(path):
+        return None
+    with files.open(path, "r", encoding="utf-8") as stream:
+        found = re.search(r"tagsieve-run: ([\w-]+)", stream.read(4096))
+    return found.group(1) if found else None
+
+
+def _left_out(context: Context, rows: DataFrame, written: DataFrame, reason: str) -> DataFrame:
+    """Rows for `rejects`: the selected ones that a form cannot hold."""
+    return rows.join(
+        written.select("pool", F.col("id").alias("sample_id")), ["pool", "sample_id"], "left_anti"
+    ).select(
+        F.lit(context.run.run_id).alias("run_id"),
+        F.lit(context.run.step).alias("step"),
+        "source",
+        "source_row",
+        "sample_id",
+        F.lit(reason).alias("reason"),
+        F.lit(None).cast("binary").alias("payload"),
+        F.lit(None).cast("long").alias("payload_bytes"),
+        "pool",
+    )
 
 
 def _selected(context: Context, selection: str) -> DataFrame:
@@ -81,7 +116,10 @@ def _selected(context: Context, selection: str) -> DataFrame:
     return (
         chosen.where(F.col("selection") == selection)
         .select("pool", "sample_id", "rank")
-        .join(samples.select("pool", "sample_id", "turns", "meta"), ["pool", "sample_id"])
+        .join(
+            samples.select("pool", "sample_id", "turns", "meta", "source", "source_row"),
+            ["pool", "sample_id"],
+        )
     )
 
 
@@ -178,7 +216,7 @@ def _folder(form: str, kind: str) -> str:
 
 
 def _write(files: Any, root: str, folder: str, rows: DataFrame, kind: str) -> None:
-    """Write beside the old folder, name the files 00000.jsonl and on, then swap the folders."""
+    """Write beside the place, name the files 00000.jsonl and on, then move the whole folder."""
     fresh = f"{root}/_{folder}.new"
     if files.exists(fresh):
         files.rm(fresh, recursive=True)
@@ -197,8 +235,6 @@ def _write(files: Any, root: str, folder: str, rows: DataFrame, kind: str) -> No
     for other in files.ls(fresh, detail=False):
         if not Path(other).name[0].isdigit():
             files.rm(other)
-    if files.exists(f"{root}/{folder}"):
-        files.rm(f"{root}/{folder}", recursive=True)
     files.mv(fresh, f"{root}/{folder}", recursive=True)
 
 
@@ -221,6 +257,7 @@ def _card(
         "---",
         f"pretty_name: {json.dumps(selection)}",
         "tags: [tagsieve, sft]",
+        f"tagsieve-run: {context.run.run_id}",
         f"size_categories: [{_size_category(sum(pools.values()))}]",
         "---",
         "",

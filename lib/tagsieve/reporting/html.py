@@ -18,6 +18,7 @@ from tagsieve.errors import RunError
 from tagsieve.lake import Lake
 from tagsieve.reporting.config import ExportConfig, ReportConfig
 from tagsieve.reporting.figures import diversity_complexity, recall_matrix
+from tagsieve.reporting.files import run_in
 
 _SNIPPET = 600
 
@@ -33,9 +34,10 @@ def report(
     run.unit = "file"
     run.reads("samples", "tags", "pool_stats", "pool_recall", "tag_funnel", "selections", "rejects")
     files, path = fsspec.core.url_to_fs(config.path or f"{export.path}/report.html")
-    if run.done_before(config.model_dump(), selection, version, path) and files.exists(path):
+    identity = (config.model_dump(), selection, version, path)
+    if run.done_before(*identity, output_of=run_in(files, path)):
         return
-    run.input, run.known, run.metrics = 1, 0, {}
+    run.input = 1
     with context.console.spark_progress(context.engines.spark, "report"):
         facts = _facts(context, config, selection, version)
     template = (resources.files("tagsieve.reporting") / "report.html.j2").read_text("utf-8")
@@ -44,6 +46,7 @@ def report(
     html = environment.from_string(template).render(
         facts,
         lake=lake.root,
+        run_id=run.run_id,
         selection=selection,
         ontology_version=version,
         tagsieve_version=tagsieve.__version__,
@@ -59,7 +62,7 @@ def report(
 
 
 def _facts(context: Context, config: ReportConfig, selection: str, version: str) -> dict[str, Any]:
-    lake, spark = context.lake, context.engines.spark
+    lake, spark, read = context.lake, context.engines.spark, context.run.read
 
     def of_version(name: str) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = lake.arrow(
@@ -70,10 +73,12 @@ def _facts(context: Context, config: ReportConfig, selection: str, version: str)
     stats = sorted(of_version("pool_stats"), key=lambda row: -row["samples"])
     recall = of_version("pool_recall")
     tag_funnel = sorted(of_version("tag_funnel"), key=lambda row: row["position"])
-    samples = lake.read(spark, "samples")
-    tags = lake.read(spark, "tags").where(F.col("ontology_version") == version)
-    chosen = lake.read(spark, "selections").where(F.col("selection") == selection)
-    rejects = lake.read(spark, "rejects").where(F.col("reason") != "not_selected")
+    samples = lake.read(spark, "samples", read["samples"])
+    tags = lake.read(spark, "tags", read["tags"]).where(F.col("ontology_version") == version)
+    chosen = lake.read(spark, "selections", read["selections"]).where(
+        F.col("selection") == selection
+    )
+    rejects = lake.read(spark, "rejects", read["rejects"]).where(F.col("reason") != "not_selected")
     top = (
         tags.select(F.explode("tags").alias("tag"))
         .groupBy("tag")

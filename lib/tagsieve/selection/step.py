@@ -23,7 +23,8 @@ def select(context: Context, config: SelectConfig, version: str, pools: Sequence
     run, lake = context.run, context.lake
     run.unit = "sample"
     run.reads("samples", "tags")
-    if run.done_before(config.model_dump(), version, list(pools)):
+    current = lake.run_of("selections", "selection", config.name)
+    if run.done_before(config.model_dump(), version, list(pools), output_of=current):
         return
     spark = context.engines.spark
     spark.sparkContext.setCheckpointDir(lake.spark_uri(lake.work_uri(run.run_id, "checkpoints")))
