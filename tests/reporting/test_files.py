@@ -246,14 +246,14 @@ def test_export_of_a_selection_that_is_not_there_names_the_step(run_export, tmp_
 
 
 def test_export_back_to_an_earlier_config_replaces_the_files(run_export, tmp_path):
-    for formats in (("sharegpt",), ("messages",), ("sharegpt",)):
-        run_export(tmp_path, formats=formats)
+    for run_id, form in (("a", "sharegpt"), ("b", "messages"), ("c", "sharegpt")):
+        run_export(tmp_path, run_id, formats=(form,))
     assert (tmp_path / "sharegpt").exists()
     assert not (tmp_path / "messages").exists()
 
 
 def test_export_stores_what_a_form_cannot_hold_in_rejects(run_export, tmp_path, full_lake):
-    run = run_export(tmp_path, formats=("alpaca",))
+    run = run_export(tmp_path, "alpaca only", formats=("alpaca",))
     stored = [row for row in rows_of(full_lake, "rejects") if row["run_id"] == run.run_id]
     assert {row["reason"] for row in stored} == {"not_alpaca"}
     assert len(stored) == run.rejected["not_alpaca"] == len(CONVERSATIONS) - len(ALPACA)

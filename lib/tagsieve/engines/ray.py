@@ -33,6 +33,7 @@ def start_ray(config: RayConfig, verbose: bool = False) -> None:
                 ray.init(address=address, logging_level=level, log_to_driver=verbose)
             else:
                 ray.init(
+                    "local",  # not a cluster that happens to run on this machine
                     # One more than there are: a model's actor takes all cores, and the tasks that
                     # read and slice its input, which are idle most of the time, need a place too.
                     num_cpus=cores(config) + 1,

@@ -134,7 +134,9 @@ def start_spark(config: SparkConfig, verbose: bool = False) -> SparkSession:
         builder = builder.config(key, value)
     try:
         spark = builder.getOrCreate()
-        spark._jvm.java.lang.Class.forName("io.delta.tables.DeltaTable")  # type: ignore[union-attr]
+        # The loader that spark-submit gave its jars to, which is not the one of Class.forName.
+        thread = spark._jvm.java.lang.Thread.currentThread()  # type: ignore[union-attr]
+        thread.getContextClassLoader().loadClass("io.delta.tables.DeltaTable")
     except PySparkException as error:
         raise RunError(f"Spark did not start on {config.master}: {error}") from error
     except Exception as error:

@@ -45,8 +45,8 @@ def normalize(context: Context, tagger: str, config: NormalizeConfig) -> None:
         if not run.input:
             answered = raw_tags.count()
             raise RunError(
-                f"normalize: tagger {tagger} gave no tag to any of its {answered} queries; tag more "
-                "data, or use a bank made for it (tag.banks)"
+                f"normalize: tagger {tagger} gave no tag to any of its {answered} queries; tag "
+                "more data, or use a bank made for it (tag.banks)"
                 if answered
                 else f"normalize: no raw tags of tagger {tagger} in lake {lake.root}; run the step "
                 "tag with the same tag settings first"

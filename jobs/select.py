@@ -1,6 +1,0 @@
-"""The step `select`: hand this file to python, spark-submit or ray job submit."""
-
-from tagsieve.cli import job
-
-if __name__ == "__main__":
-    job("select")
