@@ -31,10 +31,10 @@ bench: $(VENV)/.ready  ## the figures of the README; see benchmarks/README.md
 # or pyproject.toml change.
 $(VENV)/.ready: requirements/dev.txt pyproject.toml | java
 	@command -v $(PYTHON) >/dev/null || { echo "tagsieve needs Python 3.11: install it, or name one: make PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "Setting up $(VENV): about 6 GB, a minute or two on a fast line"
+	@echo "Setting up $(VENV): about 7 GB, two to four minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirements requirements/dev.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirements requirements/dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	$(BIN)/tagsieve doctor --fix
 	@touch $@

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -35,9 +36,8 @@ def commit_batches(
     from ray.exceptions import RayError
 
     waiting: list[pa.Table] = []
-    committed, since = 0, time.monotonic()
-    first = last = time.monotonic()
-    done = 0
+    committed, done, skipped = 0, 0, 0
+    since = first = last = time.monotonic()
 
     def commit() -> None:
         nonlocal committed, since
@@ -48,16 +48,20 @@ def commit_batches(
         waiting.clear()
         since = time.monotonic()
 
+    batches = iter(rows.iter_batches(batch_size=None, batch_format="pyarrow"))
     try:
-        for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-            if not done:
-                first, skipped = time.monotonic(), batch.num_rows
-            done += batch.num_rows
-            last = time.monotonic()
-            waiting.append(batch)
-            progress.advance(batch.num_rows)
-            if sum(b.num_rows for b in waiting) >= commit_rows or last - since >= commit_seconds:
-                commit()
+        # Closed on every path: an iterator left open keeps its actors, and their cores.
+        with closing(batches):
+            for batch in batches:
+                if not done:
+                    first, skipped = time.monotonic(), batch.num_rows
+                done += batch.num_rows
+                last = time.monotonic()
+                waiting.append(batch)
+                progress.advance(batch.num_rows)
+                full = sum(b.num_rows for b in waiting) >= commit_rows
+                if full or last - since >= commit_seconds:
+                    commit()
     except RayError as error:
         raise RunError(f"{run.step}: the actors stopped: {error}") from error
     if waiting:

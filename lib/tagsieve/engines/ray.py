@@ -47,6 +47,9 @@ def start_ray(config: RayConfig, verbose: bool = False) -> None:
             raise RunError(f"Ray {where} did not start or answer (ray.address): {error}") from error
     context = DataContext.get_current()
     context.enable_progress_bars = verbose
+    # The newer Parquet reader starts 32 processes for each data set, to read its footers; what
+    # Spark hands to Ray is a few files.
+    context.use_datasource_v2 = False
     if not verbose:
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
