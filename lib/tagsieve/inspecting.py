@@ -46,7 +46,10 @@ def show_status(lake: Lake, console: Console, runs: int) -> None:
         if row["resolved_by"] is None
     ]  # fmt: skip
     if open_rows:
-        console.line(f"{len(open_rows):,} rows are in quarantine", style="yellow")
+        console.line(
+            f"{len(open_rows):,} rows are in quarantine (tagsieve inspect quarantine)",
+            style="yellow",
+        )
     tables = []
     for name in TABLES:
         table = lake.delta(name)

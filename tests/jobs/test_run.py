@@ -35,9 +35,11 @@ def selected(folder):
 def test_run_accounts_for_every_row_of_the_sample_pool(demo):
     ingest = steps(demo)[0]
     assert ingest["rejected"] == BROKEN | {"duplicate": 8}
-    assert (ingest["input"], ingest["kept"]) == (401, 377)
+    assert (ingest["input"], ingest["kept"]) == (402, 378)
     rejects = Lake(f"{demo}/lake").arrow("rejects").to_pylist()
     assert len([row for row in rejects if row["step"] == "ingest"]) == 24
+    tag = steps(demo)[1]
+    assert (tag["input"], tag["kept"], tag["quarantined"]) == (431, 430, {"unreadable": 1})
     for step in steps(demo):
         lost = sum(step["rejected"].values()) + sum(step["quarantined"].values())
         assert step["status"] == "done"
@@ -70,7 +72,7 @@ def test_run_exports_the_selection_in_its_order(demo):
 
 def test_run_reports_in_one_file_without_references(demo):
     html = (demo / "out/report.html").read_text("utf-8")
-    assert "401" in html
+    assert "402" in html
     assert "invalid_utf8" in html
     assert 'src="http' not in html
 

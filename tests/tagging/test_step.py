@@ -132,6 +132,37 @@ def test_tag_killed_between_commits_goes_on_without_loss_or_repeats(
     assert len(tagged(lake)) == lake.arrow("raw_tags").num_rows == 30
 
 
+def test_tag_puts_what_it_cannot_read_into_quarantine_once(lake, make_context, config, own_bank):
+    add_samples(lake, [*QUERIES, "🤷🤷", "?!"])
+    first = make_context("tag")
+    tag(first, config)
+    first.run.check()
+    assert (first.run.kept, first.run.quarantined) == (5, {"unreadable": 2})
+    stored = lake.arrow("quarantine").to_pylist()
+    assert {row["payload"].decode() for row in stored} == {"🤷🤷", "?!"}
+    assert all(row["step"] == "tag" and row["error"] for row in stored)
+    assert {row["key"].split()[0] for row in stored} == {tagger_fingerprint(config)}
+    add_samples(lake, ["A new query"], pool="new")
+    second = make_context("tag")
+    tag(second, config)
+    second.run.check()
+    assert (second.run.kept, second.run.known, second.run.quarantined) == (1, 7, {})
+    assert lake.arrow("quarantine").num_rows == 2
+    # Another tagger tries them for itself.
+    both = config.model_copy(update={"banks": (*config.banks, "builtin")})
+    third = make_context("tag")
+    tag(third, both)
+    assert (third.run.kept, third.run.quarantined) == (6, {"unreadable": 2})
+
+
+def test_tag_counts_the_queries_on_which_it_abstained(lake, make_context, config):
+    add_samples(lake, [*QUERIES, "zq xv 77 ##"])
+    context = make_context("tag")
+    tag(context, config)
+    empty = sum(not tags for tags in tagged(lake).values())
+    assert context.run.metrics["abstained"] == empty >= 1
+
+
 def test_tag_with_a_limit_tags_only_that_many(lake, make_context, config):
     add_samples(lake, QUERIES)
     context = make_context("tag", limit=2)

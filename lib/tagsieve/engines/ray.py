@@ -22,6 +22,9 @@ def start_ray(config: RayConfig, verbose: bool = False) -> None:
     # An actor would otherwise hide the GPUs from children that ask for none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "0" if verbose else "1")
+    if not verbose:
+        # Ray's C++ side writes to this process's stderr past Python's logging.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
     from ray.data import DataContext
 

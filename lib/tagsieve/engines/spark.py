@@ -80,6 +80,28 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **settings}
 
 
+def _start_jvm(settings: dict[str, str], verbose: bool) -> None:
+    """Start the JVM of this process; what it says by itself is shown only if `verbose`.
+
+    Raises RunError with the end of what it said when it does not start.
+    """
+    from pyspark import SparkConf, SparkContext
+    from pyspark.errors import PySparkRuntimeError
+    from pyspark.java_gateway import launch_gateway
+
+    conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
+    with tempfile.TemporaryFile() as said:
+        try:
+            gateway = launch_gateway(  # type: ignore[no-untyped-call]
+                conf, None if verbose else {"stdout": said, "stderr": said}
+            )
+        except PySparkRuntimeError as error:
+            said.seek(0)
+            tail = said.read().decode("utf-8", "replace").strip().splitlines()[-10:]
+            raise RunError("\n".join(["Spark's JVM did not start. It said:", *tail])) from error
+    SparkContext._ensure_initialized(gateway=gateway)
+
+
 def start_spark(config: SparkConfig, verbose: bool = False) -> SparkSession:
     """The session of this process, started on first use.
 
@@ -129,10 +151,12 @@ def start_spark(config: SparkConfig, verbose: bool = False) -> SparkSession:
     if config.shuffle_partitions:
         settings["spark.sql.shuffle.partitions"] = str(config.shuffle_partitions)
     settings |= config.conf
-    builder = SparkSession.builder
-    for key, value in settings.items():
-        builder = builder.config(key, value)
     try:
+        if not submitted:
+            _start_jvm(settings, verbose)
+        builder = SparkSession.builder
+        for key, value in settings.items():
+            builder = builder.config(key, value)
         spark = builder.getOrCreate()
         # The loader that spark-submit gave its jars to, which is not the one of Class.forName.
         thread = spark._jvm.java.lang.Thread.currentThread()  # type: ignore[union-attr]

@@ -32,7 +32,10 @@ def report(
     """
     run, lake = context.run, context.lake
     run.unit = "file"
-    run.reads("samples", "tags", "pool_stats", "pool_recall", "tag_funnel", "selections", "rejects")
+    run.reads(
+        "samples", "tags", "pool_stats", "pool_recall", "tag_funnel", "selections", "rejects",
+        "quarantine",
+    )  # fmt: skip
     files, path = fsspec.core.url_to_fs(config.path or f"{export.path}/report.html")
     identity = (config.model_dump(), selection, version, path)
     if run.done_before(*identity, output_of=run_in(files, path)):
@@ -104,6 +107,17 @@ def _facts(context: Context, config: ReportConfig, selection: str, version: str)
         )
         .orderBy(F.desc("count"), "reason")
     )
+    quarantined = (
+        lake.read(spark, "quarantine", read["quarantine"])
+        .where(F.col("resolved_by").isNull())
+        .groupBy("step", "reason")
+        .agg(
+            F.count("*").alias("count"),
+            F.min("error").alias("error"),
+            F.min(F.substring("payload", 1, _SNIPPET)).alias("payload"),
+        )
+        .orderBy(F.desc("count"), "step", "reason")
+    )
     return {
         "rows": funnels(lake)[0],
         "steps": latest_steps(lake),
@@ -117,6 +131,9 @@ def _facts(context: Context, config: ReportConfig, selection: str, version: str)
             row.asDict() for row in chosen.groupBy("pool").count().orderBy("pool").collect()
         ],
         "refused": [_refusal(row.asDict(recursive=True)) for row in refused.collect()],
+        "quarantined": [
+            row.asDict() | {"payload": _text(row["payload"])} for row in quarantined.collect()
+        ],
     }
 
 
@@ -163,11 +180,19 @@ def _example(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _refusal(row: Mapping[str, Any]) -> dict[str, Any]:
-    payload = bytes(row["payload"]).decode("utf-8", "replace") if row["payload"] else ""
     places = [
         f"{place['source'].rsplit('/', 1)[-1]}:{place['source_row']}" for place in row["places"]
     ]
-    return {"reason": row["reason"], "count": row["count"], "places": places, "payload": payload}
+    return {
+        "reason": row["reason"],
+        "count": row["count"],
+        "places": places,
+        "payload": _text(row["payload"]),
+    }
+
+
+def _text(payload: bytearray | None) -> str:
+    return bytes(payload).decode("utf-8", "replace") if payload else ""
 
 
 def _cut(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -11,7 +12,7 @@ from tagsieve.engines.context import Context
 from tagsieve.engines.microbatch import commit_batches
 from tagsieve.engines.ray import cores
 from tagsieve.tagging.config import TagConfig
-from tagsieve.tagging.memory import MemoryTagger, tagger_fingerprint
+from tagsieve.tagging.memory import MemoryTagger, quarantine_key, tagger_fingerprint
 
 if TYPE_CHECKING:
     import ray.data
@@ -22,11 +23,12 @@ progress moves and a dead actor repeats little."""
 
 
 def tag(context: Context, config: TagConfig) -> None:
-    """Tag every distinct query that has no row of this tagger yet.
+    """Tag every distinct query that has no row of this tagger yet, here or in quarantine.
 
     Spark finds the pending queries (an anti-join on `query_id`) and hands them to Ray as Parquet;
     actors tag Arrow batches; the driver commits micro-batches, and holds one of them at a time. A
-    query of which the tagger is sure of nothing gets an empty tag list, counted as `abstained`.
+    query of which the tagger is sure of nothing gets an empty tag list, counted as `abstained`; one
+    that it cannot read goes to quarantine.
     """
     run, lake, console = context.run, context.lake, context.console
     run.unit = "query"
@@ -40,7 +42,9 @@ def tag(context: Context, config: TagConfig) -> None:
         samples = lake.read(spark, "samples", run.read["samples"])
         done = lake.read(spark, "raw_tags").where(F.col("tagger") == tagger)
         queries = distinct_queries(samples)
-        pending = queries.join(done, "query_id", "left_anti")
+        quarantined = _quarantined(lake.read(spark, "quarantine"), tagger)
+        seen = done.select("query_id").unionByName(quarantined)
+        pending = queries.join(seen, "query_id", "left_anti")
         if context.limit is not None:
             pending = pending.orderBy("query_id").limit(context.limit)
         pending.write.parquet(lake.spark_uri(work))
@@ -53,12 +57,23 @@ def tag(context: Context, config: TagConfig) -> None:
     if count:
         progress = console.progress("tag", count, "queries")
         tagged = _tagged(context, config, tagger, work, count)
-        commits = commit_batches(
+        abstained = 0
+        for rows in commit_batches(
             lake, "raw_tags", tagged, run, progress, config.commit_rows, config.commit_seconds
-        )
-        run.metrics |= commits
+        ):
+            abstained += pc.sum(pc.equal(pc.list_value_length(rows["tags"]), 0)).as_py() or 0
+        run.metrics["abstained"] = float(abstained)
     run.metrics["model_calls"] = float(count)
-    run.wrote("raw_tags")
+    run.wrote("raw_tags", "quarantine")
+
+
+def _quarantined(quarantine: DataFrame, tagger: str) -> DataFrame:
+    """`query_id` of what lies in quarantine for this tagger."""
+    prefix = quarantine_key(tagger, "")
+    still_open = (F.col("step") == "tag") & F.col("resolved_by").isNull()
+    return quarantine.where(still_open & F.col("key").startswith(prefix)).select(
+        F.expr(f"substring(key, {len(prefix) + 1})").alias("query_id")
+    )
 
 
 def distinct_queries(samples: DataFrame) -> DataFrame:
