@@ -79,7 +79,7 @@ def test_spark_submit_without_delta_says_what_to_add(tmp_path):
 @pytest.fixture
 def ray_head(tmp_path):
     """A Ray head of its own, with a HOME of its own for its token; ended by its process group."""
-    port, dashboard = free_ports(2)
+    port, dashboard, agent = free_ports(3)
     environment = clean_environment(
         HOME=str(tmp_path),
         XDG_CACHE_HOME=os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
@@ -93,7 +93,9 @@ def ray_head(tmp_path):
     command = [
         ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--num-cpus=3",
-        "--object-store-memory=200000000", "--disable-usage-stats",
+        # Its default is taken by the tests' own Ray, and without its agent no job can start.
+        f"--dashboard-agent-listen-port={agent}", "--object-store-memory=200000000",
+        "--disable-usage-stats",
     ]  # fmt: skip
     log = (tmp_path / "head.log").open("w")
     head = subprocess.Popen(

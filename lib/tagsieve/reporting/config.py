@@ -15,8 +15,12 @@ class ExportConfig(RecipeModel):
     """The selection as files that trainers read."""
 
     path: str = Field("out", description="Folder; what an earlier export left in it is replaced.")
-    formats: tuple[ExportFormat, ...] = Field(("sharegpt",), min_length=1)
-    files: tuple[Literal["jsonl", "parquet"], ...] = Field(("jsonl",), min_length=1)
+    formats: tuple[ExportFormat, ...] = Field(
+        ("sharegpt",), min_length=1, description="Forms of a record; each in a folder of its own."
+    )
+    files: tuple[Literal["jsonl", "parquet"], ...] = Field(
+        ("jsonl",), min_length=1, description="File types of each form."
+    )
 
 
 class ReportConfig(RecipeModel):
@@ -25,5 +29,5 @@ class ReportConfig(RecipeModel):
     path: str | None = Field(
         None, description="The file; default: report.html in the export folder."
     )
-    top_tags: int = Field(40, ge=1)
+    top_tags: int = Field(40, ge=1, description="Most frequent tags to show.")
     examples: int = Field(12, ge=0, description="Selected and refused rows to show of each kind.")

@@ -12,7 +12,7 @@ from tagsieve.config import RecipeModel
 class MemoryTaggerConfig(RecipeModel):
     """The embedded tagger: MiniLM sentence vectors and a bank of labelled examples."""
 
-    kind: Literal["memory"] = "memory"
+    kind: Literal["memory"] = Field("memory", description="The embedded tagger.")
     banks: tuple[str, ...] = Field(
         ("builtin",),
         min_length=1,
