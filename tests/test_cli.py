@@ -1,11 +1,11 @@
 """The command line: exit codes, messages, and commands that start no engine."""
 
+import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -73,16 +73,11 @@ def small_lake(tmp_path, engines):
     return lake
 
 
-def test_help_is_quick_and_loads_nothing_heavy():
+def test_help_loads_nothing_heavy():
     command = [sys.executable, "-c", ENTRY, "--help"]
-    seconds = []
-    for _ in range(5):
-        started = time.monotonic()
-        done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
-        seconds.append(time.monotonic() - started)
-        assert done.returncode == 0
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
+    assert done.returncode == 0
     assert all(f"  {step} " in done.stdout for step in ("run", "status", *STEPS))
-    assert min(seconds) < 0.4
     heavy = "pyspark ray torch pyarrow pydantic deltalake numpy yaml rich"
     at_exit = f"print(sorted(set({heavy.split()}) & set(sys.modules)))"
     command[2] = f"import atexit, sys; atexit.register(lambda: {at_exit}); {ENTRY}"
@@ -145,6 +140,43 @@ def test_run_with_a_missing_input_exits_2_before_an_engine_starts(
     assert done.exit_code == 2
     assert "'gone/*.jsonl' (pool p) matches no file" in done.stderr
     assert not (tmp_path / "lakes").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "message"),
+    [
+        ({"lake": "taken/lake"}, 1, "lake=taken/lake: cannot be written: .*taken is no folder"),
+        ({"export": {"path": "taken"}}, 1, "export.path=taken: cannot be written"),
+        ({"report": {"path": "taken/r.html"}}, 1, "taken: cannot be written"),
+        ({"tag": {"banks": ["nowhere"]}}, 2, "tag.banks: .*nowhere' is no bank; use builtin"),
+        ({"inputs": [{"dataset": "x/y", "pool": "p"}]}, 2, r"pip install 'tagsieve\[hf\]'"),
+        ({"inputs": [{"path": "empty", "pool": "p"}]}, 2, "'empty' .* has no files in it"),
+    ],
+    ids=["lake", "export", "report", "bank", "extra", "empty folder"],
+)
+def test_run_that_is_bound_to_fail_is_refused_before_anything_is_written(
+    tagsieve, recipe, tmp_path, monkeypatch, values, code, message
+):
+    (tmp_path / "taken").write_text("a file")
+    (tmp_path / "empty").mkdir()
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "datasets" else found(name)
+    )
+    done = tagsieve("run", recipe(**values))
+    assert done.exit_code == code
+    assert re.search(message, done.stderr)
+    assert "Traceback" not in done.output
+    assert not (tmp_path / "lakes").exists()
+
+
+def test_run_without_write_permission_names_the_setting(tagsieve, recipe, tmp_path, monkeypatch):
+    # Asked of the system, not tried with a locked folder: root may write into that.
+    monkeypatch.setattr("os.access", lambda path, _: Path(path).name != "locked")
+    (tmp_path / "locked").mkdir()
+    done = tagsieve("run", recipe(export={"path": "locked/out"}))
+    assert done.exit_code == 1
+    assert "export.path=locked/out: cannot be written: no permission" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tagsieve.console import Console, duration
 from tagsieve.engines.context import Context, Engines
+from tagsieve.errors import RunError
 from tagsieve.ingest.files import find_files
 from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun, new_run_id, record_step
@@ -77,6 +80,42 @@ STEP_FUNCTIONS: dict[StepName, Callable[[Context, Recipe], None]] = {
 }
 
 
+def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
+    """Refuse what can be seen to fail before anything is written and an engine starts.
+
+    Raises UsageError for inputs and banks that are not there and for a missing extra, RunError
+    for a place that cannot be written.
+    """
+    from tagsieve.ingest.containers import need_datasets
+    from tagsieve.tagging import tagger_fingerprint
+
+    if "ingest" in steps:
+        for source in recipe.inputs:
+            if source.path is not None:
+                find_files(source)
+            else:
+                need_datasets()
+    if "tag" in steps:
+        tagger_fingerprint(recipe.tag)
+    _check_writable("lake", recipe.lake)
+    if "export" in steps:
+        _check_writable("export.path", recipe.export.path)
+    if "report" in steps and recipe.report.path is not None:
+        _check_writable("report.path", str(Path(recipe.report.path).parent))
+
+
+def _check_writable(setting: str, folder: str) -> None:
+    """Raise RunError for a local folder that is not there and cannot be made, or not written to."""
+    if urlsplit(folder).scheme:
+        return
+    path = Path(folder).expanduser().absolute()
+    nearest = next(p for p in (path, *path.parents) if p.exists())
+    if not nearest.is_dir():
+        raise RunError(f"{setting}={folder}: cannot be written: {nearest} is no folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise RunError(f"{setting}={folder}: cannot be written: no permission in {nearest}")
+
+
 def run_steps(
     recipe: Recipe,
     steps: Sequence[StepName],
@@ -89,10 +128,7 @@ def run_steps(
     The engines start on first use; closing them is the caller's. A step that fails is recorded as
     failed and ends the run; what it had committed stays.
     """
-    if "ingest" in steps:
-        for source in recipe.inputs:
-            if source.path is not None:
-                find_files(source)  # a missing file is said before anything is written
+    check_before(recipe, steps)
     lake = Lake(recipe.lake)
     run_id = new_run_id()
     resolved = recipe.model_dump_json()

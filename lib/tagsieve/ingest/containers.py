@@ -7,6 +7,7 @@ why there is no record: `invalid_utf8`, `unparsable`).
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from functools import reduce
 from pathlib import Path
@@ -47,12 +48,9 @@ def read_records(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
 def export_dataset(source: Input, folder: str) -> str:
     """Write a Hugging Face data set (by name, from the local cache, or made by save_to_disk) as
     one Parquet file below `folder`; gives its path. Raises UsageError when it cannot be had."""
-    try:
-        import datasets
-    except ImportError as error:
-        raise UsageError(
-            "inputs: dataset needs the Hugging Face library: pip install 'tagsieve[hf]'"
-        ) from error
+    need_datasets()
+    import datasets
+
     assert source.dataset is not None
     try:
         if (Path(source.dataset) / "state.json").exists():
@@ -69,6 +67,14 @@ def export_dataset(source: Input, folder: str) -> str:
     target = f"{folder}/{source.pool}.parquet"
     data.to_parquet(target)
     return target
+
+
+def need_datasets() -> None:
+    """Raise UsageError unless the Hugging Face library is installed."""
+    if importlib.util.find_spec("datasets") is None:
+        raise UsageError(
+            "inputs: dataset needs the Hugging Face library: pip install 'tagsieve[hf]'"
+        )
 
 
 def _json_lines(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
