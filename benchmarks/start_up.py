@@ -37,6 +37,10 @@ def main() -> None:
             "help_seconds": round(helped, 3),
             "demo_seconds": round(first, 1),
             "demo_again_seconds": round(second, 1),
+            "readme": [
+                ("`tagsieve --help`", f"{helped:.2f} s"),
+                ("the demo, once installed; again", f"{first:.0f} s; {second:.0f} s"),
+            ],
         },
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from deltalake import QueryBuilder
@@ -50,15 +50,25 @@ def make_bank(
 def rule_tags(tag_lists: Sequence[Sequence[str]], config: RuleConfig) -> list[list[str]]:
     """Each list with its tags' display forms, each once: the rule step over a small table."""
     rule = TagRule(config)
+    forms = display_forms(tag_lists, rule)
+    return [named(tags, rule, forms) for tags in tag_lists]
+
+
+def display_forms(tag_lists: Sequence[Sequence[str]], rule: TagRule) -> dict[str, str]:
+    """The display form of each stem: its most frequent surface form."""
     surfaces: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for tags in tag_lists:
         for tag in tags:
             surfaces[rule.stem(tag)][rule.surface(tag)] += 1
-    display = {
+    return {
         stem: min(counts, key=lambda form: (-counts[form], len(form), form))
         for stem, counts in surfaces.items()
     }
-    return [list(dict.fromkeys(display[rule.stem(tag)] for tag in tags)) for tags in tag_lists]
+
+
+def named(tags: Sequence[str], rule: TagRule, forms: Mapping[str, str]) -> list[str]:
+    """The tags by their display forms, each once; a tag of an unknown stem by its own surface."""
+    return list(dict.fromkeys(forms.get(rule.stem(tag), rule.surface(tag)) for tag in tags))
 
 
 def _lake_examples(lake: Lake, tagger: str | None) -> list[tuple[str, list[str]]]:

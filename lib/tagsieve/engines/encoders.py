@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Dtype = Literal["bfloat16", "float32"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
-BUCKETS = (16, 24, 32, 48, 64, 96, 128)
+BUCKETS = (16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Padded lengths, in tokens. A text is padded to the least that holds it; a longer text loses its
 middle (its first and last words say most of what is asked)."""
 
@@ -169,7 +169,7 @@ class SentenceEncoder:
 
 
 def _poolings(states: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
-    """Means of every second layer; first tokens, last tokens, [CLS] and maximum of the last one."""
+    """Means of the second, fourth and last layer; of the last one's first and last tokens."""
     import torch
 
     last = states[-1].float()
@@ -177,9 +177,8 @@ def _poolings(states: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tenso
     length = mask.sum(1, keepdim=True)
     first = mask * (place > 1) * (place <= 1 + _EDGE)
     end = mask * (place > length - 1 - 2 * _EDGE) * (place < length)
-    parts = [_mean(state.float(), mask) for state in states[:-1:2]]
-    parts += [_mean(last, mask), _mean(last, first), _mean(last, end), last[:, 0]]
-    parts.append(last.masked_fill(mask.unsqueeze(-1) == 0, -1e9).amax(1))
+    parts = [_mean(state.float(), mask) for state in states[2:-1:2]]
+    parts += [_mean(last, weights) for weights in (mask, first, end)]
     return torch.cat([_unit(part) for part in parts], dim=1)
 
 

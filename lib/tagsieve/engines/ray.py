@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 from tagsieve.engines.config import RayConfig
 from tagsieve.errors import RunError
@@ -25,29 +27,10 @@ def start_ray(config: RayConfig, verbose: bool = False) -> None:
     if not verbose:
         # Ray's C++ side writes to this process's stderr past Python's logging.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    import ray
+    with nullcontext() if verbose else _silenced():
+        _init(config, verbose)
     from ray.data import DataContext
 
-    if not ray.is_initialized():
-        address = config.address or os.environ.get("RAY_ADDRESS")
-        level = logging.INFO if verbose else logging.ERROR
-        try:
-            if address:
-                ray.init(address=address, logging_level=level, log_to_driver=verbose)
-            else:
-                ray.init(
-                    "local",  # not a cluster that happens to run on this machine
-                    # One more than there are: a model's actor takes all cores, and the tasks that
-                    # read and slice its input, which are idle most of the time, need a place too.
-                    num_cpus=cores(config) + 1,
-                    object_store_memory=int(config.object_store_gb * 2**30),
-                    include_dashboard=False,
-                    logging_level=level,
-                    log_to_driver=verbose,
-                )
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            where = f"at {address}" if address else "on this machine"
-            raise RunError(f"Ray {where} did not start or answer (ray.address): {error}") from error
     context = DataContext.get_current()
     context.enable_progress_bars = verbose
     # The newer Parquet reader starts 32 processes for each data set, to read its footers; what
@@ -56,6 +39,45 @@ def start_ray(config: RayConfig, verbose: bool = False) -> None:
     if not verbose:
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _init(config: RayConfig, verbose: bool) -> None:
+    import ray
+
+    if ray.is_initialized():
+        return
+    address = config.address or os.environ.get("RAY_ADDRESS")
+    level = logging.INFO if verbose else logging.ERROR
+    try:
+        if address:
+            ray.init(address=address, logging_level=level, log_to_driver=verbose)
+        else:
+            ray.init(
+                "local",  # not a cluster that happens to run on this machine
+                # One more than there are: a model's actor takes all cores, and the tasks that
+                # read and slice its input, which are idle most of the time, need a place too.
+                num_cpus=cores(config) + 1,
+                object_store_memory=int(config.object_store_gb * 2**30),
+                include_dashboard=False,
+                logging_level=level,
+                log_to_driver=verbose,
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"at {address}" if address else "on this machine"
+        raise RunError(f"Ray {where} did not start or answer (ray.address): {error}") from error
+
+
+@contextmanager
+def _silenced() -> Iterator[None]:
+    """Nothing on this process's stderr, not even from below Python: Ray greets its log level."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def stop_ray() -> None:

@@ -1,20 +1,19 @@
 """A bank of labelled queries, and the tagger that is fitted to it.
 
-The model has two stages. Heads: ridge regression from a query's poolings and hashed words to every
-tag that has at least `MIN_EXAMPLES` examples. Judge: one logistic regression, over products of
-pairs of features, that looks at the heads' best candidates and decides each with what else is known
-of the pair: how many of the tag's words the query holds, the cosine of query and tag phrase, how
-common the tag is, how sure the heads are of others. It is fitted on leave-one-out scores of the
-heads, so it sees them as wrong as they are on new queries. A bank holds vectors, tags and weights,
-no text.
+Heads: ridge regression from a query's poolings and words to every tag that has at least
+`MIN_EXAMPLES` examples. Judge: one logistic regression, over products of pairs of features, that
+looks at the heads' best candidates and decides each with what else is known of the pair: how many
+of the tag's words the query holds, the cosine of query and tag phrase, how common the tag is, how
+sure the heads are of others. It is fitted on leave-one-out scores of the heads, so it sees them as
+wrong as they are on new queries; each tag has its own threshold. A second, smaller judge decides
+which rare tags of the nearest examples are copied. A bank holds vectors, tags and weights, no text.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,28 +22,36 @@ import numpy as np
 
 from tagsieve.engines.encoders import Array, Encoded, SentenceEncoder
 from tagsieve.errors import UsageError
+from tagsieve.tagging.heads import from_few_bits, in_few_bits, ridge
+from tagsieve.tagging.judge import FOLDS, Judge, best_threshold, tag_thresholds
+from tagsieve.tagging.words import KnownWords, TagWords, sparse_product, stem_groups
 
 if TYPE_CHECKING:
     import torch
 
 MIN_EXAMPLES = 3
-"""A tag with fewer examples has no head; it is only copied from a very near example."""
+"""A tag with fewer examples is rare: it has no head, and is only copied from near examples."""
 
-CANDIDATES = 40
-RIDGE = 0.4
+CANDIDATES = 32
+"""Tags of a query that the judge looks at."""
+
 WORD_SHARE = 0.25
-"""Weight of the hashed words beside the poolings in what the heads see."""
+"""Weight of the words beside the poolings in what the heads see."""
 
-WORD_HASHES, WORD_WIDTH = 1 << 16, 2048
+COUNT = 4
+"""Which feature of the judge is the logarithm of the tag's examples."""
+
 TOTAL_OF = 20
 CHUNK = 256
 """Queries of one matrix product: always the same shape, so that a query's tags do not depend on
 the queries beside it."""
 
-COPY_COSINE = 0.9
-"""Cosine from which on an example's rare tags are copied."""
+NEAREST = 16
+"""Examples whose rare tags are candidates."""
 
-FEATURES = ("head", "words", "phrase", "examples", "best", "total")
+COPY_COSINE = 0.95
+"""Cosine from which on an example is the query itself: its rare tags are copied unjudged."""
+
 _MODEL, _CARD = "model.npz", "card.json"
 
 
@@ -68,91 +75,17 @@ class Prediction:
     scores: list[float]
 
 
-class WordOverlap:
-    """How much of each tag's words a query holds, by word pieces with their stems as one.
+@dataclass(frozen=True)
+class _Candidates:
+    """Pairs of a query and a tag, as numbers, with what their judge sees of them."""
 
-    Weights are the pieces' inverse document frequencies among the bank's queries, as shares of the
-    tag's whole: 1 means that all of the tag's words are there.
-    """
+    rows: Array
+    tags: Array
+    features: Array
 
-    def __init__(
-        self, groups: Array, tag_tokens: Sequence[Sequence[int]], idf: Array | None
-    ) -> None:
-        self._group = groups
-        pieces = [np.unique(self._group[np.array(ids[1:-1], dtype=np.int64)]) for ids in tag_tokens]
-        used = np.unique(np.concatenate(pieces)) if pieces else np.empty(0, dtype=np.int64)
-        self._column = np.full(self._group.max() + 1, -1, dtype=np.int64)
-        self._column[used] = np.arange(len(used))
-        self._pieces = [self._column[p] for p in pieces]
-        self.idf = np.ones(len(used), dtype=np.float32) if idf is None else idf
-        # [pieces, tags]: what is held, times this, is the share of each tag's words.
-        self.weights = np.zeros((len(used), len(pieces)), dtype=np.float32)
-        for tag, columns in enumerate(self._pieces):
-            self.weights[columns, tag] = self.idf[columns]
-        self.weights /= np.maximum(self.weights.sum(0, keepdims=True), 1e-9)
-
-    def held(self, tokens: Sequence[Sequence[int]]) -> Array:
-        """Which of the tags' pieces each query holds: 0 or 1, [queries, pieces]."""
-        held = np.zeros((len(tokens), len(self.idf)), dtype=np.float32)
-        rows = np.repeat(np.arange(len(tokens)), [len(ids) for ids in tokens])
-        columns = self._column[self._group[np.concatenate([np.asarray(i) for i in tokens])]]
-        held[rows[columns >= 0], columns[columns >= 0]] = 1.0
-        return held
-
-
-class HashedWords:
-    """Words and word pairs of a query, hashed to `WORD_HASHES`, weighted by their inverse document
-    frequency in the bank, and folded with random signs into a unit vector of `WORD_WIDTH`."""
-
-    def __init__(self, groups: Array, idf: Array | None) -> None:
-        self._group = groups.astype(np.uint64)
-        random = np.random.default_rng(0)
-        self._place = random.integers(0, WORD_WIDTH, WORD_HASHES)
-        self._sign = random.choice(np.array([-1.0, 1.0], dtype=np.float32), WORD_HASHES)
-        self.idf = np.ones(WORD_HASHES, dtype=np.float32) if idf is None else idf
-
-    def hashes(self, tokens: Sequence[Sequence[int]]) -> tuple[Array, Array]:
-        """Distinct (query, hash) pairs, as two arrays."""
-        lengths = np.array([len(ids) for ids in tokens])
-        rows = np.repeat(np.arange(len(tokens), dtype=np.uint64), lengths)
-        words = self._group[np.concatenate([np.asarray(ids) for ids in tokens])]
-        same = rows[:-1] == rows[1:]
-        pairs = (words[:-1] * np.uint64(1_000_003) + words[1:] * np.uint64(7_919) + np.uint64(1))[
-            same
-        ]
-        mixed = _mix(np.concatenate([words, pairs << np.uint64(20)])) % np.uint64(WORD_HASHES)
-        keys = np.concatenate([rows, rows[:-1][same]]) * np.uint64(WORD_HASHES) + mixed
-        distinct = np.unique(keys)
-        found = (distinct // np.uint64(WORD_HASHES), distinct % np.uint64(WORD_HASHES))
-        return found[0].astype(np.int64), found[1].astype(np.int64)
-
-    def vectors(self, tokens: Sequence[Sequence[int]]) -> Array:
-        """Unit vectors: float32 [queries, WORD_WIDTH]."""
-        rows, hashes = self.hashes(tokens)
-        flat = np.bincount(
-            rows * WORD_WIDTH + self._place[hashes],
-            weights=self.idf[hashes] * self._sign[hashes],
-            minlength=len(tokens) * WORD_WIDTH,
-        )
-        folded = flat.reshape(len(tokens), WORD_WIDTH).astype(np.float32)
-        return np.asarray(folded / (np.linalg.norm(folded, axis=1, keepdims=True) + 1e-9))
-
-
-def _mix(numbers: Array) -> Array:
-    """A 64-bit finaliser (SplitMix64): every bit of the input moves every bit of the result."""
-    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(numbers ^ (numbers >> np.uint64(31)))
-
-
-def _stem_groups(vocabulary: Sequence[str]) -> Array:
-    """A number for each word piece; whole words with one Porter stem share it."""
-    from nltk.stem.porter import PorterStemmer
-
-    stem = PorterStemmer().stem
-    numbers: dict[str, int] = {}
-    whole = [piece if piece.startswith(("##", "[")) else stem(piece) for piece in vocabulary]
-    return np.array([numbers.setdefault(piece, len(numbers)) for piece in whole], dtype=np.int64)
+    def where(self, chosen: Array) -> _Candidates:
+        """The chosen pairs."""
+        return _Candidates(self.rows[chosen], self.tags[chosen], self.features[chosen])
 
 
 class Bank:
@@ -163,19 +96,24 @@ class Bank:
 
         self.card = card
         self._arrays = arrays
-        self.tags: list[str] = arrays["tags"].tolist()
-        groups = _stem_groups(encoder.vocabulary)
-        self._hashed = HashedWords(groups, arrays["hash_idf"])
-        self._overlap = WordOverlap(groups, encoder.tokens(self.tags), arrays["idf"])
-        self._word_shares = torch.from_numpy(self._overlap.weights).to(encoder.torch_dtype)
-        self._log_count = np.log(arrays["counts"]).astype(np.float32)
-        self._labels = _Labels(arrays["label_tags"].tolist(), arrays["starts"], arrays["labels"])
-        # The matrix products run in the encoder's precision.
+        self._labels = _Labels(arrays["names"].tolist(), arrays["starts"], arrays["labels"])
+        self._common = np.flatnonzero(self._labels.counts >= MIN_EXAMPLES)
+        self.tags: list[str] = arrays["names"][self._common].tolist()
+        self._known = KnownWords(arrays["groups"], arrays["known"], arrays["known_weights"])
+        self._tag_words = TagWords(
+            arrays["groups"], encoder.tokens(self._labels.names), arrays["idf"]
+        )
+        self._word_shares = torch.from_numpy(self._tag_words.table(self._common))
+        self._log_count = np.log(self._labels.counts[self._common]).astype(np.float32)
+        self._length = np.array([len(tag.split()) for tag in self.tags], dtype=np.float32)
+        self._rare = self._labels.padded(self._labels.counts <= MIN_EXAMPLES)
+        # The dense products run in the encoder's precision.
         kind = encoder.torch_dtype
-        heads = arrays["heads"].astype(np.float32) * arrays["head_scale"]
-        self._heads = torch.from_numpy(heads).to(kind)
-        self._phrases = torch.from_numpy(encoder.encode(self.tags).T.copy()).to(kind)
-        self._examples = torch.from_numpy(arrays["vectors"].astype(np.float32).T.copy()).to(kind)
+        self._phrases = torch.from_numpy(from_few_bits(arrays, "phrases").T.copy()).to(kind)
+        self._examples = torch.from_numpy(from_few_bits(arrays, "vectors").T.copy()).to(kind)
+        if "heads" in arrays:
+            self._heads = torch.from_numpy(from_few_bits(arrays, "heads")).to(kind)
+            self._word_heads = torch.from_numpy(from_few_bits(arrays, "word_heads"))
 
     @classmethod
     def fit(
@@ -187,122 +125,191 @@ class Bank:
     ) -> Bank:
         """Fit to examples: `encoded` queries and their (normalised) tags. Deterministic.
 
-        Memory grows with examples x tags with a head (float32), and with the square of the width of
-        what the heads see. Raises UsageError when no tag has `MIN_EXAMPLES` examples.
+        Memory grows with examples x tags with a head and examples x what the heads see (float32),
+        and with the square of the smaller of examples and what the heads see (float64). Raises
+        UsageError when no tag has more than `MIN_EXAMPLES` examples: the judge would learn nothing.
         """
-        from sklearn.linear_model import LogisticRegression
-
-        lists = [list(dict.fromkeys(tags)) for tags in tag_lists]
-        counts = Counter(tag for tags in lists for tag in tags)
-        tags = sorted(tag for tag, count in counts.items() if count >= MIN_EXAMPLES)
-        if not tags:
+        labels = _Labels.of([list(dict.fromkeys(tags)) for tags in tag_lists])
+        common = np.flatnonzero(labels.counts >= MIN_EXAMPLES)
+        if labels.counts.max(initial=0) <= MIN_EXAMPLES:
             raise UsageError(
-                f"bank: none of the {len(counts)} tags has {MIN_EXAMPLES} examples; add examples"
+                f"bank: none of the {len(labels.names)} tags has {MIN_EXAMPLES + 1} examples; "
+                "add examples"
             )
-        labels = _Labels.of(lists)
-        groups = _stem_groups(encoder.vocabulary)
-        _, hashes = HashedWords(groups, None).hashes(encoded.tokens)
-        seen = np.bincount(hashes, minlength=WORD_HASHES)
-        hash_idf = np.where(seen < 2, 0.0, np.log((len(lists) + 1) / (seen + 1)))
-        held = WordOverlap(groups, encoder.tokens(tags), None).held(encoded.tokens).sum(0)
+        groups = stem_groups(encoder.vocabulary)
+        known = KnownWords.of(groups, encoded.tokens)
+        tag_words = TagWords(groups, encoder.tokens(labels.names), None)
+        seen = np.bincount(tag_words.held(encoded.tokens)[1], minlength=tag_words.number)
+        phrases = encoder.encode([labels.names[tag] for tag in common])
         arrays = {
-            "tags": np.array(tags),
-            "counts": np.array([counts[tag] for tag in tags]),
+            **labels.arrays(),
+            "groups": groups,
+            "known": known.known,
+            "known_weights": known.weights,
+            "idf": np.log((len(tag_lists) + 1) / (seen + 1)).astype(np.float32),
             "mean": encoded.poolings.mean(0),
             "scale": encoded.poolings.std(0) + 1e-6,
-            "hash_idf": hash_idf.astype(np.float32),
-            "idf": np.log((len(lists) + 1) / (held + 1)).astype(np.float32),
-            "vectors": encoded.vectors.astype(np.float16),
-            **labels.arrays(),
+            **in_few_bits("phrases", phrases, steps=12),
+            **in_few_bits("vectors", encoded.vectors, steps=12),
         }
-        truth = labels.matrix(tags)
-        wide = _wide(encoded, arrays, HashedWords(groups, arrays["hash_idf"]))
-        heads, left_out = _ridge(wide, truth)
-        scale = np.abs(heads).max(0) / 127 + 1e-12
-        arrays |= {"heads": np.round(heads / scale).astype(np.int8), "head_scale": scale}
         bank = cls(encoder, arrays, card)
-        rows, columns, features = bank._candidates(encoded, left_out)
-        low, high = features.mean(0), features.std(0) + 1e-6
-        pairs = _products((features - low) / high)
-        middle, spread = pairs.mean(0), pairs.std(0) + 1e-6
-        judge = LogisticRegression(C=0.1, max_iter=300)
-        judge.fit((pairs - middle) / spread, truth[rows, columns])
-        arrays |= {
-            "feature_mean": low,
-            "feature_scale": high,
-            "judge": np.concatenate([judge.intercept_, judge.coef_[0]]).astype(np.float32),
-            "pair_mean": middle,
-            "pair_scale": spread,
-        }
-        chances = bank._judge(features)
-        arrays["threshold"] = np.array(_best_threshold(chances, truth[rows, columns], truth.sum()))
-        return bank
+        truth = labels.matrix(common)
+        poolings, words = bank._poolings(encoded), bank._dense_words(encoded)
+        heads, left_out = ridge(np.concatenate([poolings, words], axis=1), truth)
+        arrays |= in_few_bits("heads", heads[: poolings.shape[1]], steps=3)
+        arrays |= in_few_bits("word_heads", heads[poolings.shape[1] :], steps=3)
+        arrays |= bank._fit_judges(encoded, left_out, truth)
+        return cls(encoder, arrays, card)
+
+    def _fit_judges(self, encoded: Encoded, left_out: Array, truth: Array) -> dict[str, Array]:
+        """Both judges with their thresholds, from what is known of each example by the others."""
+        likely = self._likely(encoded, left_out)
+        right = truth[likely.rows, likely.tags]
+        # Examples are counted without the query itself, as they will be for new queries: else each
+        # tag with just enough examples would seem to be as frequent as its examples are many.
+        others = truth.sum(0)[likely.tags] - right
+        likely.features[:, COUNT] = np.log(others)
+        likely, right = likely.where(others >= MIN_EXAMPLES), right[others >= MIN_EXAMPLES]
+        total = float(sum(count for count in truth.sum(0) if count > MIN_EXAMPLES))
+        judge = Judge.fit(likely.features, right)
+        chances = judge.chances(likely.features)
+        thresholds = tag_thresholds(
+            chances, right, likely.tags, likely.rows % FOLDS, len(self.tags), total
+        )
+        taken = chances >= thresholds[likely.tags]
+        arrays = judge.arrays("judge") | {"thresholds": thresholds}
+        return arrays | self._fit_rare(encoded, float(right[taken].sum()), float(taken.sum()))
+
+    def _fit_rare(self, encoded: Encoded, hits: float, taken: float) -> dict[str, Array]:
+        """The judge of rare tags, when the other one takes `taken` tags and is right in `hits`."""
+        near = self._near_rare_of_examples(encoded)
+        right = self._labels.has(near.rows, near.tags).astype(np.float32)
+        others = self._labels.counts[near.tags] - right
+        rare = (others >= 1) & (others < MIN_EXAMPLES)
+        features, right = near.features[rare], right[rare]
+        threshold = 1.0
+        if right.sum():
+            judge = Judge.fit(features, right)
+            total = float(len(self._labels.numbers))
+            _, threshold = best_threshold(judge.chances(features), right, total, hits, taken)
+        else:  # nothing to learn from: only repeated queries have their rare tags copied
+            judge = Judge.fit(np.zeros((1, features.shape[1]), np.float32), np.zeros(1))
+        return judge.arrays("rare") | {"rare_threshold": np.array(threshold)}
 
     def predict(self, encoded: Encoded) -> list[Prediction]:
-        """Tags of each query; rare tags of an example at cosine `COPY_COSINE` or more come last."""
+        """Tags of each query, best first."""
         found: list[list[tuple[float, str]]] = [[] for _ in encoded.tokens]
-        with_head = set(self.tags)
+        judge, rare_judge = Judge.of(self._arrays, "judge"), Judge.of(self._arrays, "rare")
+        names = self._labels.names
         for start in range(0, len(encoded.tokens), CHUNK):
             chunk = encoded.slice(start, start + CHUNK)
-            wide = _wide(chunk, self._arrays, self._hashed)
-            scores = self._product(wide, self._heads).float().numpy()
-            rows, columns, features = self._candidates(chunk, scores)
-            chances = self._judge(features)
-            sure = chances >= self._arrays["threshold"]
-            for row, column, chance in zip(rows[sure], columns[sure], chances[sure], strict=True):
-                found[start + row].append((float(chance), self.tags[column]))
-            cosine, nearest = self._product(chunk.vectors, self._examples).max(1)
-            for row in np.flatnonzero(cosine.float().numpy() >= COPY_COSINE):
-                found[start + row] += [
-                    (float(cosine[row]) - 2.0, tag)  # after the judged ones
-                    for tag in self._labels.of_example(int(nearest[row]))
-                    if tag not in with_head
-                ]
+            likely = self._likely(chunk, self._scores(chunk))
+            chances = judge.chances(likely.features)
+            sure = chances >= self._arrays["thresholds"][likely.tags]
+            for row, tag, chance in _triples(likely, chances, sure):
+                found[start + row].append((chance, self.tags[tag]))
+            near = self._near_rare(chunk)
+            chances = rare_judge.chances(near.features)
+            same = near.features[:, 0] >= COPY_COSINE
+            sure = (chances >= self._arrays["rare_threshold"]) | same
+            sure &= self._labels.counts[near.tags] < MIN_EXAMPLES
+            for row, tag, chance in _triples(near, chances, sure):
+                found[start + row].append((chance, names[tag]))
         return [_prediction(pairs) for pairs in found]
 
-    def _product(self, rows: Array, matrix: torch.Tensor) -> torch.Tensor:
-        """`rows @ matrix`, in a product of `CHUNK` rows whatever their number (at most that)."""
+    def _scores(self, encoded: Encoded) -> Array:
+        """The heads' scores: float32 [queries, tags with a head]."""
+        dense = self._product(self._poolings(encoded), self._heads)
+        rows, columns, values = self._known.rows(encoded.tokens)
+        values *= np.float32(np.sqrt(WORD_SHARE))
+        words = sparse_product(rows, columns, values, len(encoded.tokens), self._word_heads)
+        return dense + words
+
+    def _poolings(self, encoded: Encoded) -> Array:
+        """Standardised poolings, each of equal length: float32 [queries, width]."""
+        standard = (encoded.poolings - self._arrays["mean"]) / self._arrays["scale"]
+        blocks = standard.reshape(len(standard), -1, encoded.vectors.shape[1])
+        blocks /= np.linalg.norm(blocks, axis=2, keepdims=True) + 1e-9
+        return blocks.reshape(len(standard), -1) * np.float32(
+            np.sqrt((1 - WORD_SHARE) / blocks.shape[1])
+        )
+
+    def _dense_words(self, encoded: Encoded) -> Array:
+        """What `_scores` sees of the words, as a dense matrix: float32 [queries, words]."""
+        rows, columns, values = self._known.rows(encoded.tokens)
+        dense = np.zeros((len(encoded.tokens), len(self._known.known)), dtype=np.float32)
+        dense[rows, columns] = values * np.float32(np.sqrt(WORD_SHARE))
+        return dense
+
+    def _product(self, rows: Array, matrix: torch.Tensor) -> Array:
+        """`rows @ matrix` in float32, in products of `CHUNK` rows, the last one filled up."""
         import torch
 
-        full = np.zeros((CHUNK, rows.shape[1]), dtype=np.float32)
-        full[: len(rows)] = rows
-        return (torch.from_numpy(full).to(matrix.dtype) @ matrix)[: len(rows)]
+        parts = []
+        for start in range(0, len(rows), CHUNK):
+            part = rows[start : start + CHUNK]
+            full = np.zeros((CHUNK, rows.shape[1]), dtype=np.float32)
+            full[: len(part)] = part
+            product = torch.from_numpy(full).to(matrix.dtype) @ matrix
+            parts.append(product[: len(part)].float().numpy())
+        return np.concatenate(parts)
 
-    def _candidates(self, encoded: Encoded, scores: Array) -> tuple[Array, Array, Array]:
-        """Rows, tags and `FEATURES` of the best candidates of each query."""
-        starts = range(0, len(scores), CHUNK)
-        chunks = [encoded.slice(start, start + CHUNK) for start in starts]
-        held = [self._overlap.held(chunk.tokens) for chunk in chunks]
-        words = np.concatenate([self._product(h, self._word_shares).float().numpy() for h in held])
-        number = min(CANDIDATES, scores.shape[1])
-        best = np.argpartition(-(scores + 0.05 * words), number - 1, axis=1)[:, :number]
-        rows = np.repeat(np.arange(len(scores)), number)
-        columns = best.ravel()
-        phrase = np.concatenate(
-            [self._product(chunk.vectors, self._phrases).float().numpy() for chunk in chunks]
-        )
+    def _likely(self, encoded: Encoded, scores: Array) -> _Candidates:
+        """The `CANDIDATES` best tags of each query by the heads' scores."""
+        held = self._tag_words.held(encoded.tokens)
+        words = sparse_product(*held, None, len(scores), self._word_shares)
+        phrase = self._product(encoded.vectors, self._phrases)
+        best = _largest(scores + np.float32(0.05) * words, CANDIDATES)
+        rows, tags = np.repeat(np.arange(len(scores)), best.shape[1]), best.ravel()
         own = np.take_along_axis(scores, best, axis=1)
         top = -np.sort(-own, axis=1)[:, :TOTAL_OF]
-        features = np.stack(
-            [
-                own.ravel(),
-                words[rows, columns],
-                phrase[rows, columns],
-                self._log_count[columns],
-                top[rows, 0],
-                np.maximum(top, 0).sum(1)[rows],
-            ],
-            axis=1,
-        )
-        return rows, columns, features
+        tokens = np.array([len(ids) for ids in encoded.tokens], dtype=np.float32)
+        features = [
+            own.ravel(),
+            np.log(np.maximum(own, 1e-3)).ravel(),
+            words[rows, tags],
+            phrase[rows, tags],
+            self._log_count[tags],
+            self._length[tags],
+            top[rows, 0],
+            np.maximum(top, 0).sum(1)[rows],
+            np.log(tokens)[rows],
+        ]
+        return _Candidates(rows, tags, np.stack(features, axis=1))
 
-    def _judge(self, features: Array) -> Array:
-        """The chance that each candidate is a tag of its query."""
-        a = self._arrays
-        pairs = _products((features - a["feature_mean"]) / a["feature_scale"])
-        weights = a["judge"]
-        logit = ((pairs - a["pair_mean"]) / a["pair_scale"] * weights[1:]).sum(1) + weights[0]
-        return np.asarray(1.0 / (1.0 + np.exp(-logit)))
+    def _near_rare_of_examples(self, encoded: Encoded) -> _Candidates:
+        """`_near_rare` of the bank's own examples, chunk by chunk, none an example for itself."""
+        starts = range(0, len(encoded.tokens), CHUNK)
+        parts = [self._near_rare(encoded.slice(start, start + CHUNK), start) for start in starts]
+        return _Candidates(
+            np.concatenate([part.rows + start for part, start in zip(parts, starts, strict=True)]),
+            np.concatenate([part.tags for part in parts]),
+            np.concatenate([part.features for part in parts]),
+        )
+
+    def _near_rare(self, encoded: Encoded, start: int | None = None) -> _Candidates:
+        """Rare tags of the `NEAREST` examples of each query, each once, by its nearest example.
+
+        `start`: the queries are the examples from this one on, and none is an example for itself.
+        Tags of `MIN_EXAMPLES` are among them, for they are rare to the examples that have them.
+        """
+        cosine = self._product(encoded.vectors, self._examples)
+        if start is not None:
+            own = np.arange(len(cosine))
+            cosine[own, start + own] = -1.0
+        nearest = _largest(cosine, NEAREST)
+        tags = self._rare[nearest].reshape(len(cosine), -1)
+        near = np.repeat(np.take_along_axis(cosine, nearest, axis=1), self._rare.shape[1], axis=1)
+        rows, places = np.nonzero(tags >= 0)
+        tags, near = tags[rows, places], near[rows, places]
+        order = np.lexsort((-near, tags, rows))
+        rows, tags, near = rows[order], tags[order], near[order]
+        first = np.ones(len(rows), dtype=bool)
+        first[1:] = (rows[1:] != rows[:-1]) | (tags[1:] != tags[:-1])
+        rows, tags, near = rows[first], tags[first], near[first]
+        words = self._tag_words.share(self._tag_words.held(encoded.tokens), rows, tags)
+        features = [near, words, self._tag_words.total[tags]]
+        return _Candidates(rows, tags, np.stack(features, axis=1))
 
     # --- files ---------------------------------------------------------------------------------
 
@@ -344,8 +351,11 @@ def bank_digest(folder: str) -> str:
 class _Labels:
     """The tags of each example, as numbers into one list of names (compressed rows)."""
 
-    def __init__(self, names: list[str], starts: Array, labels: Array) -> None:
-        self._names, self._starts, self._numbers = names, starts, labels
+    def __init__(self, names: list[str], starts: Array, numbers: Array) -> None:
+        self.names, self.numbers = names, numbers
+        self._starts = starts
+        self._rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        self.counts = np.bincount(numbers, minlength=len(names))
 
     @classmethod
     def of(cls, lists: Sequence[Sequence[str]]) -> _Labels:
@@ -356,75 +366,50 @@ class _Labels:
         return cls(names, starts, numbers)
 
     def arrays(self) -> dict[str, Array]:
-        return {
-            "label_tags": np.array(self._names),
-            "starts": self._starts,
-            "labels": self._numbers,
-        }
+        """What a file holds of it."""
+        return {"names": np.array(self.names), "starts": self._starts, "labels": self.numbers}
 
-    def of_example(self, row: int) -> list[str]:
-        """The tags of one example."""
-        numbers = self._numbers[self._starts[row] : self._starts[row + 1]]
-        return [self._names[number] for number in numbers]
-
-    def matrix(self, tags: Sequence[str]) -> Array:
-        """Which of `tags` each example has: 0 or 1, float32 [examples, tags]."""
-        column = np.full(len(self._names), -1)
-        index = {tag: number for number, tag in enumerate(tags)}
-        for number, name in enumerate(self._names):
-            column[number] = index.get(name, -1)
-        rows = np.repeat(np.arange(len(self._starts) - 1), np.diff(self._starts))
-        columns = column[self._numbers]
+    def matrix(self, tags: Array) -> Array:
+        """Which of `tags` (numbers) each example has: 0 or 1, float32 [examples, tags]."""
+        column = np.full(len(self.names), -1)
+        column[tags] = np.arange(len(tags))
+        columns = column[self.numbers]
         matrix = np.zeros((len(self._starts) - 1, len(tags)), dtype=np.float32)
-        matrix[rows[columns >= 0], columns[columns >= 0]] = 1.0
+        matrix[self._rows[columns >= 0], columns[columns >= 0]] = 1.0
         return matrix
 
+    def has(self, rows: Array, tags: Array) -> Array:
+        """Whether the example of each place has the tag of that place."""
+        width = len(self.names)
+        return np.isin(rows * width + tags, self._rows * width + self.numbers)
 
-def _wide(encoded: Encoded, arrays: dict[str, Array], hashed: HashedWords) -> Array:
-    """What the heads see: standardised poolings, each of equal length, beside the hashed words;
-    rows of length 1, float32 [queries, width]."""
-    standard = (encoded.poolings - arrays["mean"]) / arrays["scale"]
-    blocks = standard.reshape(len(standard), -1, encoded.vectors.shape[1])
-    blocks /= np.linalg.norm(blocks, axis=2, keepdims=True) + 1e-9
-    poolings = blocks.reshape(len(standard), -1) * np.sqrt((1 - WORD_SHARE) / blocks.shape[1])
-    words = hashed.vectors(encoded.tokens) * np.sqrt(WORD_SHARE)
-    return np.concatenate([poolings, words], axis=1, dtype=np.float32)
+    def padded(self, wanted: Array) -> Array:
+        """The wanted tags of each example, filled up with -1: [examples, most of an example]."""
+        there = wanted[self.numbers]
+        rows, numbers = self._rows[there], self.numbers[there]
+        each = np.bincount(rows, minlength=len(self._starts) - 1)
+        place = np.arange(len(rows)) - np.repeat(np.cumsum(each) - each, each)
+        table = np.full((len(each), max(int(each.max(initial=0)), 1)), -1, dtype=np.int64)
+        table[rows, place] = numbers
+        return table
 
 
-def _ridge(wide: Array, truth: Array) -> tuple[Array, Array]:
-    """Ridge heads [width, tags], and each example's score by the heads fitted without it."""
+def _largest(rows: Array, number: int) -> Array:
+    """Columns of the `number` largest of each row (all, where there are fewer), largest first."""
     import torch
 
-    rows, goal = torch.from_numpy(wide).double(), torch.from_numpy(truth).double()
-    gram = rows.T @ rows
-    gram.diagonal().add_(RIDGE)
-    root = torch.linalg.cholesky(gram)
-    heads = torch.cholesky_solve(rows.T @ goal, root)
-    leverage = torch.linalg.solve_triangular(root, rows.T, upper=False).square().sum(0)[:, None]
-    left_out = (rows @ heads - leverage * goal) / (1 - leverage)
-    return heads.float().numpy(), left_out.float().numpy()
+    number = min(number, rows.shape[1])
+    found: Array = torch.from_numpy(rows).topk(number, dim=1).indices.numpy()
+    return found
+
+
+def _triples(pairs: _Candidates, chances: Array, sure: Array) -> Iterator[tuple[int, int, float]]:
+    """Query, tag and chance of the candidates that are sure."""
+    chosen = (pairs.rows[sure], pairs.tags[sure], chances[sure])
+    yield from zip(*(array.tolist() for array in chosen), strict=True)
 
 
 def _prediction(pairs: list[tuple[float, str]]) -> Prediction:
-    """Judged tags by chance (0 to 1), then copied ones (stored as cosine - 2), ties by name."""
+    """Tags by chance, ties by name."""
     ordered = sorted(pairs, key=lambda pair: (-pair[0], pair[1]))
-    scores = [score if score >= 0 else score + 2.0 for score, _ in ordered]
-    return Prediction([tag for _, tag in ordered], scores)
-
-
-def _products(features: Array) -> Array:
-    """The features, their squares and their products: [n, f] -> [n, f (f + 3) / 2]."""
-    first, second = np.triu_indices(features.shape[1])
-    return np.concatenate([features, features[:, first] * features[:, second]], axis=1)
-
-
-def _best_threshold(chances: Array, truth: Array, total: float) -> float:
-    """The threshold with the best micro F1, when `total` tags are to be found; at most 0.5.
-
-    For calibrated chances the best one is half of the best F1; a higher one comes only from a bank
-    so small that nothing lies between right and wrong.
-    """
-    order = np.argsort(-chances)
-    hits = np.cumsum(truth[order])
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + total)
-    return min(float(chances[order][f1.argmax()]), 0.5)
+    return Prediction([tag for _, tag in ordered], [chance for chance, _ in ordered])

@@ -1,0 +1,37 @@
+"""Writes the README's table of figures from `results/*.json`."""
+
+from __future__ import annotations
+
+import json
+
+import common
+
+START = "<!-- figures: written by benchmarks/table.py -->\n"
+END = "<!-- end of figures -->\n"
+ORDER = ("start_up", "memory_tagger", "pools")
+
+
+def main() -> None:
+    path = common.ROOT / "README.md"
+    before, _, rest = path.read_text(encoding="utf-8").partition(START)
+    _, _, after = rest.partition(END)
+    path.write_text(f"{before}{START}\n{table()}\n{END}{after}", encoding="utf-8")
+
+
+def table() -> str:
+    """What each benchmark says for the README, and on which machine and day."""
+    lines = ["| what | figure | |", "|---|---|---|"]
+    machines = {}
+    for name in ORDER:
+        result = json.loads((common.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        machine = result["machine"]
+        machines[
+            f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
+        ] = 0
+        source = f"`{name}.py`, {machine['date']}"
+        lines += [f"| {what} | {figure} | {source} |" for what, figure in result["readme"]]
+    return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}.", ""])
+
+
+if __name__ == "__main__":
+    main()
