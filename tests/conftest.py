@@ -26,7 +26,13 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 def engines() -> Iterator[Engines]:
     """Spark and Ray of the whole test run."""
     quick = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-    spark = SparkConfig(driver_memory="2g", shuffle_partitions=2, java_options=quick)
+    interpreted = {
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    }
+    spark = SparkConfig(
+        driver_memory="2g", shuffle_partitions=2, java_options=quick, conf=interpreted
+    )
     started = Engines(spark, RayConfig(object_store_gb=0.2))
     yield started
     started.close()
