@@ -112,6 +112,9 @@ def test_find_files_relative_path_starts_at_the_working_directory(tmp_path, writ
     assert names("data/*.jsonl", tmp_path) == ["data/a.jsonl"]
     monkeypatch.setenv("HOME", str(tmp_path))
     assert names("~/data", tmp_path) == ["data/a.jsonl"]
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    assert names("../data/*.jsonl", tmp_path) == ["data/a.jsonl"]
 
 
 def test_find_files_changed_file_is_told_from_before(tmp_path, write):

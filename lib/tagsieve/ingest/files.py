@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,10 @@ def find_files(source: Input) -> list[SourceFile]:
     import fsspec
 
     assert source.path is not None
-    path = str(Path(source.path).expanduser()) if "://" not in source.path else source.path
+    path = source.path
+    if "://" not in path:
+        # Without `..`, as Spark names the files that it reads.
+        path = os.path.abspath(Path(path).expanduser())
     try:
         files, root = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError) as error:
