@@ -30,7 +30,7 @@ from tagsieve.lake import Lake
 from tagsieve.recipe import Recipe, load_recipe
 from tagsieve.runner import run_steps, show_outcome
 
-BARE_ROWS = 16_384
+BARE_ROWS = 8_192
 COMPARED = 512
 
 
