@@ -33,17 +33,22 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """Counts done items of a known total, and shows rate and time left."""
+    """Counts done items of a known total, and shows rate and time left.
+
+    The rate is that since the first items came: what was waited for them is the engines' start.
+    """
 
     def __init__(self, console: Console, label: str, total: int, unit: str) -> None:
         self._console, self._label, self._total, self._unit = console, label, total, unit
-        self._done = 0
+        self._done = self._first = 0
         self._started = self._shown = time.monotonic()
 
     def advance(self, count: int) -> None:
         """Count `count` more items as done."""
-        self._done += count
         now = time.monotonic()
+        if not self._done:
+            self._first, self._started = count, now
+        self._done += count
         wait = 0.5 if self._console.live else SECONDS_BETWEEN_LINES
         if now - self._shown >= wait:
             self._shown = now
@@ -51,13 +56,13 @@ class Progress:
 
     def text(self, now: float) -> str:
         """The progress line as of `now` (of time.monotonic)."""
-        elapsed = max(now - self._started, 1e-9)
-        rate = self._done / elapsed
-        left = (self._total - self._done) / rate if rate else 0.0
-        return (
-            f"{self._label}: {self._done:,} of {self._total:,} {self._unit}, "
-            f"{rate:,.0f}/s, {duration(left)} left"
-        )
+        text = f"{self._label}: {self._done:,} of {self._total:,} {self._unit}"
+        since = self._done - self._first
+        if not since:
+            return text
+        rate = since / max(now - self._started, 1e-9)
+        shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+        return f"{text}, {shown}/s, {duration((self._total - self._done) / rate)} left"
 
 
 class Console:
