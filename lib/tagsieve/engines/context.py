@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,11 @@ class Engines:
             self._starter.shutdown()
             self._ray = self._starter = None
         if self._spark is not None:
-            self._spark.stop()
+            from py4j.protocol import Py4JError
+
+            # A call that Ctrl-C cut off leaves no way to the JVM, which ends with this process.
+            with suppress(Py4JError):
+                self._spark.stop()
             self._spark = None
 
 
