@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,7 +159,12 @@ def start_spark(config: SparkConfig, verbose: bool = False) -> SparkSession:
         builder = SparkSession.builder
         for key, value in settings.items():
             builder = builder.config(key, value)
+        interrupt = signal.getsignal(signal.SIGINT)
         spark = builder.getOrCreate()
+        if threading.current_thread() is threading.main_thread():
+            # PySpark's own handler calls the JVM in the middle of a call that Ctrl-C cut off, and
+            # fails; the JVM and its jobs end with this process anyway.
+            signal.signal(signal.SIGINT, interrupt)
         # The loader that spark-submit gave its jars to, which is not the one of Class.forName.
         thread = spark._jvm.java.lang.Thread.currentThread()  # type: ignore[union-attr]
         thread.getContextClassLoader().loadClass("io.delta.tables.DeltaTable")
@@ -171,5 +178,6 @@ def start_spark(config: SparkConfig, verbose: bool = False) -> SparkSession:
         ) from error
     if not verbose:
         spark.sparkContext.setLogLevel("ERROR")
-        logging.getLogger("py4j").setLevel(logging.ERROR)
+        # Its errors come as exceptions, too.
+        logging.getLogger("py4j").setLevel(logging.CRITICAL)
     return spark
