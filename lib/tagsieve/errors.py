@@ -1,4 +1,4 @@
-"""The two ways in which a command ends badly; everything else is a bug and keeps its traceback."""
+"""The ways in which a command ends badly; everything else is a bug and keeps its traceback."""
 
 
 class TagsieveError(Exception):
@@ -15,3 +15,7 @@ class UsageError(TagsieveError):
     """The command line, the recipe or its inputs are wrong. Exit code 2."""
 
     exit_code = 2
+
+
+class EngineDied(RunError):  # noqa: N818
+    """An engine that answers no more, through no fault of its settings: a new one may work."""

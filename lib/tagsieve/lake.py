@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.dataset
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from tagsieve.errors import RunError
@@ -28,6 +28,9 @@ FORMAT = 1
 """Version of the tables' layout. Raised only when an older tagsieve could misread a lake."""
 
 FORMAT_PROPERTY = "tagsieve.format"
+KEEP_LOG = {"delta.enableExpiredLogCleanup": "false"}
+"""Delta would drop the log of versions older than 30 days, and with it what runs pin."""
+
 _READABLE_FEATURES = {"timestampNtz"}
 
 
@@ -80,8 +83,32 @@ TABLES: dict[str, Table] = {
         _table(
             "raw_tags",
             ("query_id", "tagger"),
-            {"query_id": _STRING, "tagger": _STRING, "tags": TAGS, "run_id": _STRING},
+            {
+                "query_id": _STRING,
+                "tagger": _STRING,
+                "tags": TAGS,
+                "run_id": _STRING,
+                "flags": _STRINGS,
+                "confidence": pa.float64(),
+                "prompt_tokens": pa.int64(),
+                "output_tokens": pa.int64(),
+            },
             partition_by=("tagger",),
+        ),
+        _table(
+            "cascades",
+            ("tagger",),
+            {
+                "tagger": _STRING,
+                "threshold": pa.float64(),
+                "llm_share": pa.float64(),
+                "expected_f1": pa.float64(),
+                "queries": pa.int64(),
+                "memory": _STRING,
+                "llm": _STRING,
+                "created": _TIME,
+                "run_id": _STRING,
+            },
         ),
         _table(
             "ontology_versions",
@@ -309,10 +336,14 @@ class Lake:
 
     def create(self, name: str) -> DeltaTable:
         """The delta-rs handle of table `name`, created empty where it is not there yet."""
+        table = TABLES[name]
         existing = self.delta(name)
         if existing is not None:
+            there = {field.name for field in existing.schema().fields}
+            added = [field for field in table.schema if field.name not in there]
+            if added:  # made by an earlier tagsieve
+                existing.alter.add_columns(Schema.from_arrow(pa.schema(added)).fields)
             return existing
-        table = TABLES[name]
         try:
             if not urlsplit(self.root).scheme:
                 Path(self.uri(name)).mkdir(parents=True, exist_ok=True)
@@ -321,7 +352,7 @@ class Lake:
                 schema=table.schema,
                 mode="ignore",
                 partition_by=list(table.partition_by) or None,
-                configuration={FORMAT_PROPERTY: str(FORMAT)},
+                configuration={FORMAT_PROPERTY: str(FORMAT), **KEEP_LOG},
                 raise_if_key_not_exists=False,
             )
         except (DeltaError, OSError) as error:
@@ -344,7 +375,14 @@ class Lake:
         if table is None:
             empty = TABLES[name].schema.empty_table()
             return empty if columns is None else empty.select(columns)
-        return table.to_pyarrow_table(columns=columns, filters=filters)
+        there = {field.name for field in table.schema().fields}
+        wanted = columns or TABLES[name].schema.names
+        rows = table.to_pyarrow_table(columns=[c for c in wanted if c in there], filters=filters)
+        for column in wanted:  # a table that an earlier tagsieve made may lack some
+            if column not in there:
+                kind = TABLES[name].schema.field(column).type
+                rows = rows.append_column(column, pa.nulls(rows.num_rows, kind))
+        return rows.select(wanted)
 
     def run_of(self, name: str, column: str, value: str) -> str | None:
         """The run that wrote the rows of table `name` whose `column` is `value`; None: no rows."""
@@ -362,10 +400,18 @@ class Lake:
             from pyspark.sql.pandas.types import from_arrow_schema
 
             return spark.createDataFrame([], from_arrow_schema(TABLES[name].schema))
+        from pyspark.sql import functions as F
+        from pyspark.sql.pandas.types import from_arrow_type
+
         reader = spark.read.format("delta")
         if version is not None:
             reader = reader.option("versionAsOf", version)
-        return reader.load(self.spark_uri(self.uri(name)))
+        rows = reader.load(self.spark_uri(self.uri(name)))
+        # A version that an earlier tagsieve wrote may lack columns.
+        lacking = [f for f in TABLES[name].schema if f.name not in rows.columns]
+        return rows.withColumns(
+            {f.name: F.lit(None).cast(from_arrow_type(f.type)) for f in lacking}
+        ).select(*TABLES[name].schema.names)
 
     # --- commits -------------------------------------------------------------------------------
 
@@ -379,13 +425,45 @@ class Lake:
         done = table.transaction_version(app_id)
         if done is not None and done >= app_version:
             return False
+        self._append(table, name, rows, Transaction(app_id, app_version))
+        return True
+
+    def commits_of(self, name: str, app_id: str) -> int:
+        """How many commits of `append_next` the application `app_id` has made to table `name`."""
+        table = self.delta(name)
+        return 0 if table is None else table.transaction_version(app_id) or 0
+
+    def append_next(self, name: str, rows: pa.Table, app_id: str, commits: int) -> int:
+        """Append `rows` as commit number `commits` + 1 of `app_id`; gives that number.
+
+        Raises RunError when someone else committed under this `app_id` since: of two that append
+        the same work at the same time, only one can go on.
+        """
+        table = self.create(name)
+        found = table.transaction_version(app_id) or 0
+        lost = RunError(
+            f"lake {self.root}: another run committed to {name} under {app_id!r} meanwhile, so "
+            "this one stops and repeats nothing; run again when the other has ended"
+        )
+        if found != commits:
+            raise lost
+        try:
+            self._append(table, name, rows, Transaction(app_id, commits + 1))
+        except CommitFailedError as error:
+            if self.commits_of(name, app_id) == commits:
+                raise RunError(f"lake {self.root}: cannot commit to {name}: {error}") from error
+            raise lost from error
+        return commits + 1
+
+    def _append(
+        self, table: DeltaTable, name: str, rows: pa.Table, transaction: Transaction
+    ) -> None:
         write_deltalake(
             table,
             rows.select(TABLES[name].schema.names).cast(TABLES[name].schema),
             mode="append",
-            commit_properties=CommitProperties(app_transactions=[Transaction(app_id, app_version)]),
+            commit_properties=CommitProperties(app_transactions=[transaction]),
         )
-        return True
 
     def upsert(self, name: str, rows: pa.Table) -> None:
         """Insert or update a few rows by key (`runs`); a lost race is tried again."""
@@ -419,6 +497,18 @@ class Lake:
         rows = frame.select(*TABLES[name].schema.names)
         merge = target.alias("old").merge(rows.alias("new"), key)
         merge.whenNotMatchedInsertAll().execute()
+
+    def resolve(self, keys: DataFrame, run_id: str) -> None:
+        """Set `resolved_by` of other runs' open quarantine rows with these `key` (distinct)."""
+        from delta.tables import DeltaTable as SparkDeltaTable
+        from pyspark.sql import functions as F
+
+        place = self.spark_uri(self.uri("quarantine"))
+        merge = SparkDeltaTable.forPath(keys.sparkSession, place).alias("old")
+        still_open = (F.col("old.resolved_by").isNull()) & (F.col("old.run_id") != run_id)
+        merge.merge(keys.alias("new"), "old.key = new.key").whenMatchedUpdate(
+            still_open, {"resolved_by": F.lit(run_id)}
+        ).execute()
 
     def replace(self, frame: DataFrame, name: str, partition: Mapping[str, str]) -> None:
         """Put the rows of a Spark frame in place of those of one partition, in one commit."""

@@ -69,7 +69,9 @@ def _version(context: Context, recipe: Recipe) -> str:
     return find_version(context.lake, tagger_fingerprint(recipe.tag), recipe.normalize)
 
 
-STEP_FUNCTIONS: dict[StepName, Callable[[Context, Recipe], None]] = {
+StepFunction = Callable[[Context, Recipe], None]
+
+STEP_FUNCTIONS: dict[StepName, StepFunction] = {
     "ingest": _ingest,
     "tag": _tag,
     "normalize": _normalize,
@@ -87,7 +89,7 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
     for a place that cannot be written.
     """
     from tagsieve.ingest.containers import need_datasets
-    from tagsieve.tagging import tagger_fingerprint
+    from tagsieve.tagging import check_tagger, tagger_fingerprint
 
     if "ingest" in steps:
         for source in recipe.inputs:
@@ -97,6 +99,7 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
                 need_datasets()
     if "tag" in steps:
         tagger_fingerprint(recipe.tag)
+        check_tagger(recipe.tag, recipe.ray)
     _check_writable("lake", recipe.lake)
     if "export" in steps:
         _check_writable("export.path", recipe.export.path)
@@ -129,14 +132,44 @@ def run_steps(
     failed and ends the run; what it had committed stays.
     """
     check_before(recipe, steps)
+    functions: list[tuple[str, StepFunction]] = [(step, STEP_FUNCTIONS[step]) for step in steps]
+    return _run(recipe, functions, console, engines, limit)
+
+
+def run_replay(
+    recipe: Recipe,
+    reasons: Sequence[str],
+    console: Console,
+    engines: Engines,
+    limit: int | None = None,
+) -> str:
+    """Try again what the recipe's tagger has in quarantine, for any of `reasons` (none: for all),
+    as a run of its own; gives its id."""
+
+    def again(context: Context, recipe: Recipe) -> None:
+        from tagsieve.tagging import replay
+
+        replay(context, recipe.tag, reasons)
+
+    check_before(recipe, ["tag"])
+    return _run(recipe, [("replay", again)], console, engines, limit)
+
+
+def _run(
+    recipe: Recipe,
+    functions: Sequence[tuple[str, StepFunction]],
+    console: Console,
+    engines: Engines,
+    limit: int | None,
+) -> str:
     lake = Lake(recipe.lake)
     run_id = new_run_id()
     resolved = recipe.model_dump_json()
     console.line(f"run {run_id} in lake {lake.root}")
     try:
-        for step in steps:
+        for step, function in functions:
             with record_step(lake, run_id, step, resolved) as run:
-                STEP_FUNCTIONS[step](Context(lake, engines, run, console, limit), recipe)
+                function(Context(lake, engines, run, console, limit), recipe)
             console.line(summary(run))
     finally:
         lake.drop_work(run_id)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tagsieve.engines.encoders import BUCKETS, SentenceEncoder, model_digest, packaged_minilm
+from tagsieve.engines.encoders import BUCKETS, SentenceEncoder, packaged_minilm
 
 TEXTS = [
     "Write a poem about the sea.",
@@ -53,13 +53,3 @@ def test_tokens_of_a_long_text_keep_both_ends(encoder):
     assert len(long) == BUCKETS[-1]
     assert long[:2] == head[:2]
     assert long[-2:] == tail[-2:]
-
-
-def test_model_digest_ignores_the_path(tmp_path):
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text("{}")
-    assert model_digest(str(tmp_path / "a")) == model_digest(str(tmp_path / "b"))
-    (tmp_path / "c").mkdir()
-    (tmp_path / "c" / "config.json").write_text('{"x": 1}')
-    assert model_digest(str(tmp_path / "c")) != model_digest(str(tmp_path / "a"))

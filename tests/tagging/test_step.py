@@ -2,43 +2,15 @@
 
 import pytest
 
+from query_lakes import QUERIES, add_samples, tagged
 from tagsieve import records
 from tagsieve.errors import RunError
-from tagsieve.lake import rows_table
 from tagsieve.tagging import MemoryTaggerConfig, tag, tagger_fingerprint
-
-QUERIES = [
-    "Write a poem about the sea",
-    "Sort a list in Python",
-    "What is the capital of France?",
-    "Translate good morning into Spanish",
-    "Explain photosynthesis to a child",
-]
-
-
-def add_samples(lake, texts, pool="p"):
-    rows = [
-        {
-            "pool": pool,
-            "sample_id": records.sample_id([("user", text), ("assistant", "ok")]),
-            "turns": [{"role": "user", "content": text}, {"role": "assistant", "content": "ok"}],
-            "query_ids": [records.query_id(text)],
-        }
-        for text in texts
-    ]
-    lake.append_once("samples", rows_table("samples", rows), f"{pool}-{len(texts)}", 1)
-
-
-def tagged(lake):
-    return {
-        (row["query_id"], row["tagger"]): [tag["tag"] for tag in row["tags"]]
-        for row in lake.arrow("raw_tags").to_pylist()
-    }
 
 
 @pytest.fixture
 def config(own_bank):
-    return MemoryTaggerConfig(banks=(own_bank,), commit_rows=2)
+    return MemoryTaggerConfig(banks=(own_bank,), commit_rows=4)
 
 
 def test_tag_twice_calls_the_model_once(lake, make_context, config):
@@ -107,7 +79,7 @@ def test_tag_killed_between_commits_goes_on_without_loss_or_repeats(
     lake, make_context, config, monkeypatch
 ):
     add_samples(lake, [f"{query} ({n})" for n in range(6) for query in QUERIES])
-    commit = lake.append_once
+    commit = lake.append_next
     commits = 0
 
     def die_after_two(name, *arguments):
@@ -118,8 +90,8 @@ def test_tag_killed_between_commits_goes_on_without_loss_or_repeats(
                 raise RunError("the machine died")
         return commit(name, *arguments)
 
-    monkeypatch.setattr(lake, "append_once", die_after_two)
-    monkeypatch.setattr("tagsieve.tagging.step.READ_ROWS", 5)
+    monkeypatch.setattr(lake, "append_next", die_after_two)
+    monkeypatch.setattr("tagsieve.tagging.taggers.MEMORY_CHUNK_ROWS", 5)
     with pytest.raises(RunError, match="died"):
         tag(make_context("tag"), config)
     monkeypatch.undo()

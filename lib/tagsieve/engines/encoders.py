@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from tagsieve.engines.models import model_digest
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,6 @@ TILE_TOKENS = 1536
 """Tokens of one forward pass: a tile of a bucket of length L always has TILE_TOKENS // L rows."""
 
 _EDGE = 8
-_FILE_KINDS = {".json", ".safetensors", ".bin", ".txt", ".model"}
 
 
 def packaged_minilm() -> str:
@@ -44,18 +43,6 @@ def cpu_dtype() -> Dtype:
     except OSError:
         return "float32"
     return "bfloat16" if flags & {"avx512_bf16", "amx_bf16", "bf16"} else "float32"
-
-
-@cache
-def model_digest(path: str) -> str:
-    """16 hex digits over a model folder's weights, tokenizer and config; the path is not in it."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(path).rglob("*")):
-        if file.is_file() and file.suffix in _FILE_KINDS:
-            digest.update(file.name.encode() + b"\0")
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tagsieve.console import Progress
-from tagsieve.errors import RunError
 from tagsieve.lake import PAYLOAD_BYTES, TABLES, Lake, rows_table
 from tagsieve.ledger import StepRun
-
-if TYPE_CHECKING:
-    import ray.data
 
 FAILURE = pa.struct(
     [
@@ -29,67 +26,99 @@ FAILURE = pa.struct(
 )
 """What an actor says of a row that it could not do; null for the others."""
 
+COMMIT_BYTES = 256 * 2**20
+"""Rows of this many bytes are committed whatever the settings say: they wait in memory."""
+
+SHARE = 0.1
+"""Commits come often at first, then ever less: what waits is at most this share of the time so far,
+which leaves a short run little to lose and a long one few files."""
+
+FIRST_SECONDS = 5.0
+
+
+@dataclass
+class Writer:
+    """Appends to a model-made table and to `quarantine`, as the only one that does for `owner`.
+
+    Made before the step reads what is done already: whoever commits for the same owner after that
+    makes the next commit here fail, instead of repeating rows.
+    """
+
+    lake: Lake
+    table: str
+    owner: str
+    _commits: dict[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._commits = {
+            name: self.lake.commits_of(name, self.owner) for name in (self.table, "quarantine")
+        }
+
+    def append(self, name: str, rows: pa.Table) -> None:
+        """One commit. Raises RunError when another run has committed for this owner."""
+        self._commits[name] = self.lake.append_next(name, rows, self.owner, self._commits[name])
+
 
 def commit_batches(
-    lake: Lake,
-    table: str,
-    rows: ray.data.Dataset,
+    writer: Writer,
+    results: Iterator[pa.Table],
     run: StepRun,
     progress: Progress,
-    commit_rows: int,
     commit_seconds: float,
+    commit_rows: int | None = None,
 ) -> Iterator[pa.Table]:
-    """Append `rows` to `table` as they come, at least every `commit_rows` rows or `commit_seconds`;
-    gives the rows of each commit once they are in the table.
+    """Append `results` to the writer's table as they come; gives the rows of each commit once they
+    are in the table.
 
-    `rows` has the columns of `table` and `failure` (of type `FAILURE`): a row with a failure goes
-    to `quarantine` instead. Counts kept and quarantined rows, and the metrics `commits` and
-    `rows_per_second` (from the first batch on, so without starting the models). A killed run leaves
-    whole micro-batches; what was under way is done again by the next run, whose anti-join does not
-    find it. Raises RunError when the actors keep dying.
+    `results` have the columns of the table and `failure` (of type `FAILURE`): a row with a failure
+    goes to `quarantine` instead. A commit is due after `commit_seconds`, earlier in the first
+    minutes (`SHARE`), at `commit_rows` rows and at `COMMIT_BYTES`. Counts kept and quarantined
+    rows, and the metrics `commits` and `rows_per_second` (from the first batch on, so without
+    starting the models). A killed run leaves whole micro-batches; what was under way is done again
+    by the next run, whose anti-join does not find it.
     """
-    from ray.exceptions import RayError
-
     waiting: list[pa.Table] = []
     commits, done, skipped = 0, 0, 0
-    since = first = last = time.monotonic()
-    batches = iter(rows.iter_batches(batch_size=None, batch_format="pyarrow"))
-    try:
-        # Closed on every path: an iterator left open keeps its actors, and their cores.
-        with closing(batches):
-            for batch in batches:
-                if not done:
-                    first, skipped = time.monotonic(), batch.num_rows
-                done += batch.num_rows
-                last = time.monotonic()
-                waiting.append(batch)
-                progress.advance(batch.num_rows)
-                full = sum(b.num_rows for b in waiting) >= commit_rows
-                if full or last - since >= commit_seconds:
-                    commits += 1
-                    yield _commit(lake, table, waiting, run, commits)
-                    waiting, since = [], time.monotonic()
-    except RayError as error:
-        raise RunError(f"{run.step}: the actors stopped: {error}") from error
+    began = since = first = last = time.monotonic()
+    # Closed on every path: results left open keep their actors, and their cores.
+    with closing(results):  # type: ignore[type-var]
+        for batch in results:
+            if not done:
+                first, skipped = time.monotonic(), batch.num_rows
+            done += batch.num_rows
+            last = time.monotonic()
+            waiting.append(batch)
+            progress.advance(batch.num_rows)
+            patience = min(commit_seconds, max(FIRST_SECONDS, SHARE * (last - began)))
+            rows = sum(b.num_rows for b in waiting)
+            full = (commit_rows and rows >= commit_rows) or _bytes(waiting) >= COMMIT_BYTES
+            if full or last - since >= patience:
+                commits += 1
+                yield _commit(writer, waiting, run)
+                waiting, since = [], time.monotonic()
     if waiting:
         commits += 1
-        yield _commit(lake, table, waiting, run, commits)
-    run.metrics["commits"] = float(commits)
+        yield _commit(writer, waiting, run)
+    run.metrics["commits"] = run.metrics.get("commits", 0) + commits
     if done > skipped:
         run.metrics["rows_per_second"] = round((done - skipped) / (last - first), 1)
 
 
-def _commit(lake: Lake, table: str, batches: list[pa.Table], run: StepRun, number: int) -> pa.Table:
+def _bytes(batches: list[pa.Table]) -> int:
+    return sum(batch.nbytes for batch in batches)
+
+
+def _commit(writer: Writer, batches: list[pa.Table], run: StepRun) -> pa.Table:
     rows = pa.concat_tables(batches)
     failure = rows["failure"].combine_chunks()
     failed = rows.filter(pc.is_valid(failure))["failure"].to_pylist()
-    good = rows.filter(pc.is_null(failure)).select(TABLES[table].schema.names)
+    good = rows.filter(pc.is_null(failure)).select(TABLES[writer.table].schema.names)
     if failed:
         # Before the others: a run killed in between has no row twice, and none that is lost.
-        lake.append_once("quarantine", _quarantined(failed, run), run.run_id, number)
+        writer.append("quarantine", _quarantined(failed, run))
         run.quarantined.update(Counter(row["reason"] for row in failed))
     if good.num_rows:
-        lake.append_once(table, good, run.run_id, number)
+        writer.append(writer.table, good)
         run.kept += good.num_rows
     return good
 

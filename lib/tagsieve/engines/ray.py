@@ -16,6 +16,13 @@ def cores(config: RayConfig) -> int:
     return config.cpus or os.cpu_count() or 1
 
 
+def count_gpus() -> int:
+    """GPUs that an embedded Ray would find on this machine."""
+    from ray._private.accelerators import NvidiaGPUAcceleratorManager
+
+    return int(NvidiaGPUAcceleratorManager.get_current_node_num_accelerators())
+
+
 def start_ray(config: RayConfig, verbose: bool = False) -> None:
     """Connect this process to Ray, starting an embedded one where no address is set.
 
@@ -23,22 +30,13 @@ def start_ray(config: RayConfig, verbose: bool = False) -> None:
     """
     # An actor would otherwise hide the GPUs from children that ask for none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "0" if verbose else "1")
     if not verbose:
         # Ray's C++ side writes to this process's stderr past Python's logging.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with nullcontext() if verbose else _silenced():
         _init(config, verbose)
-    from ray.data import DataContext
-
-    context = DataContext.get_current()
-    context.enable_progress_bars = verbose
-    # The newer Parquet reader starts 32 processes for each data set, to read its footers; what
-    # Spark hands to Ray is a few files.
-    context.use_datasource_v2 = False
     if not verbose:
-        for name in ("ray", "ray.data"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger("ray").setLevel(logging.ERROR)
 
 
 def _init(config: RayConfig, verbose: bool) -> None:

@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tagsieve.tagging.config import MemoryTaggerConfig, TagConfig
+from tagsieve.tagging.config import (
+    CascadeConfig,
+    HttpTaggerConfig,
+    MemoryTaggerConfig,
+    TagConfig,
+    VllmTaggerConfig,
+)
 
 if TYPE_CHECKING:
-    from tagsieve.tagging.memory import tagger_fingerprint
+    from tagsieve.tagging.replaying import replay
     from tagsieve.tagging.step import tag
+    from tagsieve.tagging.taggers import check_tagger, tagger_fingerprint
 
-__all__ = ["MemoryTaggerConfig", "TagConfig", "tag", "tagger_fingerprint"]
+__all__ = [
+    "CascadeConfig",
+    "HttpTaggerConfig",
+    "MemoryTaggerConfig",
+    "TagConfig",
+    "VllmTaggerConfig",
+    "check_tagger",
+    "replay",
+    "tag",
+    "tagger_fingerprint",
+]
+
+
+_LAZY = {
+    "check_tagger": "tagsieve.tagging.taggers",
+    "replay": "tagsieve.tagging.replaying",
+    "tag": "tagsieve.tagging.step",
+    "tagger_fingerprint": "tagsieve.tagging.taggers",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "tagger_fingerprint":
-        from tagsieve.tagging.memory import tagger_fingerprint
-
-        return tagger_fingerprint
-    if name == "tag":
-        from tagsieve.tagging.step import tag
-
-        return tag
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(name)

@@ -217,6 +217,11 @@ class Bank:
                 found[start + row].append((chance, names[tag]))
         return [_prediction(pairs) for pairs in found]
 
+    @property
+    def mean_tags(self) -> float:
+        """Tags per example."""
+        return len(self._labels.numbers) / self._labels.examples
+
     def _scores(self, encoded: Encoded) -> Array:
         """The heads' scores: float32 [queries, tags with a head]."""
         dense = self._product(self._poolings(encoded), self._heads)
@@ -348,12 +353,18 @@ def bank_digest(folder: str) -> str:
     return hashlib.sha256((Path(folder) / _MODEL).read_bytes()).hexdigest()[:16]
 
 
+def bank_mean_tags(folder: str) -> float:
+    """Tags per example of the bank in a folder."""
+    with np.load(Path(folder) / _MODEL) as arrays:
+        return len(arrays["labels"]) / (len(arrays["starts"]) - 1)
+
+
 class _Labels:
     """The tags of each example, as numbers into one list of names (compressed rows)."""
 
     def __init__(self, names: list[str], starts: Array, numbers: Array) -> None:
         self.names, self.numbers = names, numbers
-        self._starts = starts
+        self._starts, self.examples = starts, len(starts) - 1
         self._rows = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
         self.counts = np.bincount(numbers, minlength=len(names))
 
@@ -374,7 +385,7 @@ class _Labels:
         column = np.full(len(self.names), -1)
         column[tags] = np.arange(len(tags))
         columns = column[self.numbers]
-        matrix = np.zeros((len(self._starts) - 1, len(tags)), dtype=np.float32)
+        matrix = np.zeros((self.examples, len(tags)), dtype=np.float32)
         matrix[self._rows[columns >= 0], columns[columns >= 0]] = 1.0
         return matrix
 
@@ -387,7 +398,7 @@ class _Labels:
         """The wanted tags of each example, filled up with -1: [examples, most of an example]."""
         there = wanted[self.numbers]
         rows, numbers = self._rows[there], self.numbers[there]
-        each = np.bincount(rows, minlength=len(self._starts) - 1)
+        each = np.bincount(rows, minlength=self.examples)
         place = np.arange(len(rows)) - np.repeat(np.cumsum(each) - each, each)
         table = np.full((len(each), max(int(each.max(initial=0)), 1)), -1, dtype=np.int64)
         table[rows, place] = numbers

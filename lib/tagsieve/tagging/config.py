@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from tagsieve.config import RecipeModel
+from tagsieve.engines.llm.config import HttpConfig, VllmConfig
 
 
-class MemoryTaggerConfig(RecipeModel):
+class CommitConfig(RecipeModel):
+    """When answers are committed, and how often an engine may die."""
+
+    commit_seconds: float = Field(
+        60.0, gt=0, description="Longest time between commits: the most work a killed run repeats."
+    )
+    commit_rows: int | None = Field(
+        None,
+        ge=4,
+        description="Most queries of a replica that are asked and not committed: what a killed run "
+        "asks again. Default: by time and size alone.",
+    )
+    restarts: int = Field(
+        3, ge=0, description="An engine that dies is started again so often in a row."
+    )
+
+
+class MemoryTaggerConfig(CommitConfig):
     """The embedded tagger: MiniLM sentence vectors and a bank of labelled examples."""
 
     kind: Literal["memory"] = Field("memory", description="The embedded tagger.")
@@ -26,10 +44,95 @@ class MemoryTaggerConfig(RecipeModel):
     cpus_per_replica: int | None = Field(
         None, ge=1, description="Cores of an actor; default: all of the embedded Ray, shared."
     )
-    commit_rows: int = Field(
-        10_000, ge=1, description="Queries per commit: the most that a killed run tags again."
+
+
+class _LlmTagger(CommitConfig):
+    """What taggers that ask a language model have in common."""
+
+    overlong: Literal["truncate", "quarantine"] = Field(
+        "truncate",
+        description="A query too long for the model loses its middle (flag query_truncated), or "
+        "goes to quarantine.",
     )
-    commit_seconds: float = Field(60.0, gt=0, description="Commit at least this often.")
+    max_tags: int = Field(
+        50, ge=1, description="An answer with more tags than this ran away: to quarantine."
+    )
+    max_tag_words: int = Field(
+        10, ge=1, description="An item with more words is a sentence, not a tag: left out."
+    )
 
 
-TagConfig = MemoryTaggerConfig
+class VllmTaggerConfig(VllmConfig, _LlmTagger):
+    """InsTagger, or any model that vLLM runs, in Ray actors."""
+
+    kind: Literal["vllm"] = Field("vllm", description="A model in vLLM.")
+    prompt: str = Field(
+        "instagger_paper",
+        description="instagger_paper or instagger_chat (for the InsTagger checkpoint), open_tags "
+        "(any chat model), or a file like those in conf/prompts.",
+    )
+
+
+class HttpTaggerConfig(HttpConfig, _LlmTagger):
+    """Any OpenAI-compatible endpoint."""
+
+    kind: Literal["http"] = Field("http", description="An OpenAI-compatible endpoint.")
+    prompt: str = Field(
+        "open_tags",
+        description="As of vllm; a prompt with text goes to /completions, one with messages to "
+        "/chat/completions.",
+    )
+
+
+LlmTaggerConfig = Annotated[VllmTaggerConfig | HttpTaggerConfig, Field(discriminator="kind")]
+
+
+class CascadeConfig(RecipeModel):
+    """The memory tagger where it is confident, a language model for the rest."""
+
+    kind: Literal["cascade"] = Field("cascade", description="Two taggers, one after the other.")
+    memory: MemoryTaggerConfig = Field(default_factory=MemoryTaggerConfig)
+    llm: LlmTaggerConfig = Field(description="The tagger that answers the rest.")
+    llm_share: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Budget: the share of queries that the language model answers. The threshold "
+        "is the one that gives this share on the first run, and stays.",
+    )
+    target_f1: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Quality: the least micro F1, taking the language model's tags for right, as "
+        "the memory tagger's own scores let expect it.",
+    )
+    threshold: float | None = Field(
+        None, ge=0, le=1, description="The least confidence of the memory tagger, given outright."
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        ways = (self.llm_share, self.target_f1, self.threshold)
+        if sum(way is not None for way in ways) != 1:
+            raise ValueError("set exactly one of llm_share, target_f1 and threshold")
+        return self
+
+
+SingleTaggerConfig = MemoryTaggerConfig | VllmTaggerConfig | HttpTaggerConfig
+
+
+def _kind(value: Any) -> str:
+    """Which tagger a config is of; one that does not say is the embedded one."""
+    if isinstance(value, dict):
+        return str(value.get("kind", "memory"))
+    return str(getattr(value, "kind", "memory"))
+
+
+TagConfig = Annotated[
+    Annotated[MemoryTaggerConfig, Tag("memory")]
+    | Annotated[VllmTaggerConfig, Tag("vllm")]
+    | Annotated[HttpTaggerConfig, Tag("http")]
+    | Annotated[CascadeConfig, Tag("cascade")],
+    Discriminator(_kind),
+]

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from tagsieve.engines.actors import Counts
 from tagsieve.engines.encoders import (
     Dtype,
     SentenceEncoder,
     cpu_dtype,
-    model_digest,
     packaged_minilm,
 )
-from tagsieve.engines.microbatch import FAILURE
-from tagsieve.lake import TABLES, TAGS
+from tagsieve.engines.models import model_digest
 from tagsieve.ledger import fingerprint
 from tagsieve.tagging.bank import Bank, Prediction, bank_digest, read_card
 from tagsieve.tagging.config import MemoryTaggerConfig
+from tagsieve.tagging.rows import failure, tagged_rows
 
 BUILTIN = Path(__file__).parent / "banks" / "builtin"
 
@@ -29,7 +29,7 @@ def bank_folders(config: MemoryTaggerConfig) -> list[str]:
     return [str(BUILTIN if bank == "builtin" else Path(bank).expanduser()) for bank in config.banks]
 
 
-def tagger_fingerprint(config: MemoryTaggerConfig) -> str:
+def memory_fingerprint(config: MemoryTaggerConfig) -> str:
     """The tagger's name and a hash of all that decides its answers: banks, encoder, precision."""
     folders = bank_folders(config)
     names = "-".join(read_card(folder).name for folder in folders)
@@ -46,21 +46,25 @@ UNREADABLE = "unreadable"
 """Why a query is in quarantine: the encoder knows no word of it (all emoji, punctuation alone, a
 script that its vocabulary leaves out)."""
 
-TAGGED = TABLES["raw_tags"].schema.append(pa.field("failure", FAILURE))
-
 
 class MemoryTagger:
-    """Tags one Arrow batch. Reads `query_id`, `text`; gives the rows of `raw_tags` and `failure`.
+    """A Ray actor. Reads `query_id`, `text`; gives the rows of `raw_tags` and `failure`.
 
-    The encoder and the bank are loaded once per actor. A tag's explanation is its score.
+    The encoder and the bank are loaded once. A tag's explanation is its score; a row's
+    `confidence` is the F1 that its scores let expect (`expected_f1`).
     """
 
     def __init__(
         self, config: MemoryTaggerConfig, tagger: str, run_id: str, threads: int | None
     ) -> None:
-        self._encoder = SentenceEncoder(packaged_minilm(), _dtype(config), threads)
+        self._config, self._tagger, self._run_id = config, tagger, run_id
+        self._threads = threads
+
+    def start(self, counted: Counts) -> None:  # noqa: ARG002
+        """Load the encoder and the banks."""
+        config = self._config
+        self._encoder = SentenceEncoder(packaged_minilm(), _dtype(config), self._threads)
         self._banks = [Bank.load(folder, self._encoder) for folder in bank_folders(config)]
-        self._tagger, self._run_id = tagger, run_id
         self._readable = np.array(
             [
                 any(map(str.isalnum, piece)) and not piece.startswith("[")
@@ -68,42 +72,42 @@ class MemoryTagger:
             ]
         )
 
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """One row per query, in the order of the batch."""
-        texts = batch.column("text").to_pylist()
+    def run(self, batch: pa.Table) -> tuple[pa.Table, dict[str, float]]:
+        """One row per query, in the order of the batch, and what was counted."""
+        texts = batch["text"].to_pylist()
         encoded = self._encoder.encode_whole(texts)
-        failures = [
-            None if self._readable[ids].any() else self._unreadable(query_id, text)
-            for query_id, text, ids in zip(
-                batch.column("query_id").to_pylist(), texts, encoded.tokens, strict=True
-            )
-        ]
         answers = [bank.predict(encoded) for bank in self._banks]
-        tags = [
-            [{"tag": tag, "explanation": f"score {score:.2f}"} for tag, score in _joined(found)]
-            for found in zip(*answers, strict=True)
-        ]
-        columns = {
-            "query_id": batch.column("query_id"),
-            "tagger": pa.array([self._tagger] * batch.num_rows, pa.string()),
-            "tags": pa.array(tags, TAGS),
-            "run_id": pa.array([self._run_id] * batch.num_rows, pa.string()),
-            "failure": pa.array(failures, FAILURE),
-        }
-        return pa.table(columns, schema=TAGGED)
+        ids = batch["query_id"].to_pylist()
+        rows = []
+        asked = zip(ids, texts, encoded.tokens, strict=True)
+        for (query_id, text, tokens), *found in zip(asked, *answers, strict=True):
+            if not self._readable[tokens].any():
+                why = "the encoder's vocabulary has no word of the query"
+                told = failure(self._tagger, query_id, UNREADABLE, why, text)
+                rows.append({"query_id": query_id, "failure": told})
+                continue
+            tags = _joined(found)
+            rows.append(
+                {
+                    "query_id": query_id,
+                    "tags": [
+                        {"tag": tag, "explanation": f"score {score:.2f}"} for tag, score in tags
+                    ],
+                    "confidence": expected_f1([score for _, score in tags], self.mean_tags),
+                }
+            )
+        counts = {"model_calls": float(batch.num_rows)}
+        return tagged_rows(self._tagger, self._run_id, rows), counts
 
-    def _unreadable(self, query_id: str, text: str) -> dict[str, str | bytes]:
-        return {
-            "key": quarantine_key(self._tagger, query_id),
-            "reason": UNREADABLE,
-            "error": "the encoder's vocabulary has no word of the query",
-            "payload": text.encode(),
-        }
+    @property
+    def mean_tags(self) -> float:
+        """Tags of an example of the (first) bank: how many a query has, for all that is known."""
+        return self._banks[0].mean_tags
 
 
-def quarantine_key(tagger: str, query_id: str) -> str:
-    """What a query of one tagger is called in `quarantine`."""
-    return f"{tagger} {query_id}"
+def expected_f1(chances: Sequence[float], mean_tags: float) -> float:
+    """The F1 to expect of tags with these chances to be right, of a query with `mean_tags` tags."""
+    return 2 * sum(chances) / (len(chances) + mean_tags)
 
 
 def _joined(predictions: Sequence[Prediction]) -> list[tuple[str, float]]:

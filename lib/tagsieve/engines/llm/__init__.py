@@ -1,0 +1,1 @@
+"""Language models: prompts in, replies out, many at once."""

@@ -1,0 +1,44 @@
+"""What a language model gives back for one prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer. `cut`: it ended at the limit of tokens; tokens are None where nobody counted."""
+
+    text: str
+    cut: bool = False
+    prompt_cut: bool = False
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """No answer: `reason` for the quarantine, `error` in the engine's own words."""
+
+    reason: str
+    error: str
+
+
+@dataclass(frozen=True)
+class NotAsked:
+    """The budget was spent before this prompt."""
+
+
+Answer = Reply | Refusal | NotAsked
+
+REFUSED = "refused"
+"""The engine does not take this prompt (a 400, a content filter); others may pass."""
+
+ENDPOINT = "endpoint"
+"""No answer in all tries: lost connections, timeouts, 5xx, broken bodies."""
+
+OVERLONG = "overlong"
+"""The prompt is longer than the model's context, and it was not to be cut."""
+
+ENGINE_DIED = "engine_died"
+"""The engine died of this prompt, and again when it had no other."""

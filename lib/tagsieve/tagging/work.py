@@ -1,0 +1,135 @@
+"""Finding the queries that a tagger has yet to answer, and having them answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow.compute as pc
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from tagsieve.engines.actors import NOT_ASKED, ActorPool
+from tagsieve.engines.context import Context
+from tagsieve.engines.handover import read_chunks, write_rows
+from tagsieve.engines.microbatch import Writer, commit_batches
+from tagsieve.lake import Lake
+from tagsieve.ledger import StepRun
+from tagsieve.tagging.config import SingleTaggerConfig
+from tagsieve.tagging.rows import quarantine_key
+from tagsieve.tagging.taggers import actors_of, rows_per_commit
+
+OVER_BUDGET = "over_budget"
+"""Queries left for a later run because the budget is spent: counted as rejected, stored nowhere."""
+
+TAG_STEPS = ("tag", "replay")
+
+
+def distinct_queries(samples: DataFrame) -> DataFrame:
+    """`query_id` and `text` of each distinct query; of texts with one id, the least is asked."""
+    turns = F.filter("turns", lambda turn: turn["role"] == "user")
+    contents = F.transform(turns, lambda turn: turn["content"])
+    pairs = F.explode(F.arrays_zip(F.col("query_ids"), contents.alias("text"))).alias("pair")
+    return (
+        samples.select(pairs)
+        .groupBy(F.col("pair.query_ids").alias("query_id"))
+        .agg(F.min("pair.text").alias("text"))
+    )
+
+
+def pinned_samples(context: Context) -> DataFrame:
+    """The samples as this step found them."""
+    lake, spark = context.lake, context.engines.spark
+    return lake.read(spark, "samples", context.run.read["samples"])
+
+
+def count_queries(context: Context) -> int:
+    """How many distinct queries there are."""
+    return pinned_samples(context).select(F.explode("query_ids")).distinct().count()
+
+
+def answers_of(context: Context, tagger: str) -> DataFrame:
+    """The rows of `raw_tags` of a tagger."""
+    rows = context.lake.read(context.engines.spark, "raw_tags")
+    return rows.where(F.col("tagger") == tagger)
+
+
+def quarantined_of(context: Context, tagger: str, reasons: Sequence[str] = ()) -> DataFrame:
+    """`query_id` of what lies in quarantine for a tagger, for any of `reasons` (none: for all)."""
+    rows = _quarantine(context, tagger).where(F.col("resolved_by").isNull())
+    if reasons:
+        rows = rows.where(F.col("reason").isin(*reasons))
+    return rows.select("query_id").distinct()
+
+
+def quarantine_of_run(context: Context, tagger: str) -> DataFrame:
+    """`query_id` of what this run put into quarantine for a tagger."""
+    mine = F.col("run_id") == context.run.run_id
+    return _quarantine(context, tagger).where(mine).select("query_id").distinct()
+
+
+def _quarantine(context: Context, tagger: str) -> DataFrame:
+    """The quarantine of a tagger, with its `query_id`."""
+    prefix = quarantine_key(tagger, "")
+    rows = context.lake.read(context.engines.spark, "quarantine")
+    ours = F.col("step").isin(*TAG_STEPS) & F.col("key").startswith(prefix)
+    return rows.where(ours).withColumn("query_id", F.expr(f"substring(key, {len(prefix) + 1})"))
+
+
+def close_quarantine(context: Context, tagger: str, queries: DataFrame) -> None:
+    """Mark what earlier runs put into quarantine for these `query_id` as resolved by this run."""
+    open_rows = quarantined_of(context, tagger).join(queries.distinct(), "query_id", "left_semi")
+    keys = open_rows.select(F.concat(F.lit(quarantine_key(tagger, "")), "query_id").alias("key"))
+    if not keys.isEmpty():
+        context.lake.resolve(keys, context.run.run_id)
+
+
+def writer_of(lake: Lake, tagger: str) -> Writer:
+    """The one writer of a tagger's rows; made before what is done already is looked up."""
+    return Writer(lake, "raw_tags", f"tag {tagger}")
+
+
+def tag_pending(
+    context: Context,
+    config: SingleTaggerConfig,
+    tagger: str,
+    writer: Writer,
+    pending: DataFrame,
+    run: StepRun,
+    limit: int | None = None,
+) -> int:
+    """Have the `pending` queries (`query_id`, `text`; at most `limit`) answered, and commit the
+    answers; gives how many there were.
+
+    Counts in `run` what was kept, quarantined or left for the budget, and what the engine counted.
+    """
+    lake, console = context.lake, context.console
+    folder = lake.work_uri(run.run_id, f"queries-{tagger}")
+    if limit is not None:
+        pending = pending.orderBy("query_id").limit(limit)
+    with console.spark_progress(context.engines.spark, "tag"):
+        count = write_rows(lake, pending.select("query_id", "text"), folder)
+    if not count:
+        run.metrics["model_calls"] = 0.0
+        return 0
+    context.engines.ray()
+    progress = console.progress("tag", count, "queries")
+    actors = actors_of(config, tagger, run.run_id, context.engines.ray_config)
+    pool = ActorPool(actors, progress.waiting)
+    results = pool.map(read_chunks(folder, actors.chunk_rows))
+    commit_rows = rows_per_commit(config, actors)
+    abstained, before = 0, run.kept + run.quarantined.total()
+    try:
+        for rows in commit_batches(
+            writer, results, run, progress, config.commit_seconds, commit_rows
+        ):
+            abstained += pc.sum(pc.equal(pc.list_value_length(rows["tags"]), 0)).as_py() or 0
+    finally:
+        counted = {name: value for name, value in pool.counted.items() if name != NOT_ASKED}
+        run.metrics |= counted | {
+            "abstained": float(abstained),
+            "engine_start_seconds": pool.start_seconds,
+            "engine_restarts": float(pool.restarts),
+        }
+    if pool.counted.get(NOT_ASKED):
+        run.rejected[OVER_BUDGET] = count - (run.kept + run.quarantined.total() - before)
+    return count
