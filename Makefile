@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SAMPLE := conf/recipes/demo.yaml
 
-.PHONY: demo test quick check format bench lock java clean
+.PHONY: demo test quick soak check format bench lock java clean
 
 demo: $(VENV)/.ready  ## the main job on the sample pool
 	$(BIN)/tagsieve run $(SAMPLE)
@@ -14,6 +14,9 @@ test: $(VENV)/.ready  ## all tests
 
 quick: $(VENV)/.ready  ## the tests without the slow ones
 	$(BIN)/python -m pytest tests -m "not slow and not gpu"
+
+soak: $(VENV)/.ready  ## a run killed at twenty points, and other tests that take minutes each
+	$(BIN)/python -m pytest tests -m soak
 
 check: $(VENV)/.ready  ## lint, format, types
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ from tagsieve.engines.context import Context, Engines
 from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun
 
-pytest_plugins = ["own_bank", "stub_endpoint", "tiny_llama"]
+pytest_plugins = ["own_bank", "ray_cluster", "stub_endpoint", "tiny_llama"]
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

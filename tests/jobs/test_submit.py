@@ -1,9 +1,5 @@
 """The files of `jobs/` handed to spark-submit and to ray job submit, against real ones."""
 
-import os
-import re
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +7,7 @@ from pathlib import Path
 
 import pyspark
 import pytest
+from ray_cluster import RAY, clean_environment
 
 from tagsieve.engines.spark import delta_jars
 from tagsieve.lake import Lake
@@ -23,23 +20,6 @@ pytestmark = pytest.mark.slow
 def test_job_files_hide_no_module_of_the_standard_library():
     names = {path.stem for path in (ROOT / "jobs").glob("*.py")}
     assert not names & sys.stdlib_module_names
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
-
-
-def clean_environment(**settings):
-    """The tests' environment without what an engine of this process has put there."""
-    engine = re.compile(r"^(PYSPARK_|SPARK_|RAY_)")
-    kept = {name: value for name, value in os.environ.items() if not engine.match(name)}
-    return kept | settings
 
 
 def test_spark_submit_runs_a_job_file(demo, tmp_path):
@@ -77,62 +57,17 @@ def test_spark_submit_without_delta_says_what_to_add(tmp_path):
     assert "--packages io.delta:delta-spark" in done.stdout
 
 
-@pytest.fixture
-def ray_head(tmp_path):
-    """A Ray head of its own, with a HOME of its own for its token; ended by its process group."""
-    port, dashboard, agent = free_ports(3)
-    environment = clean_environment(
-        HOME=str(tmp_path),
-        XDG_CACHE_HOME=os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
-        RAY_AUTH_MODE="token",
-        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    )
-    ray = str(Path(sys.executable).parent / "ray")
-    subprocess.run(
-        [ray, "get-auth-token", "--generate"], env=environment, check=True, capture_output=True
-    )
-    command = [
-        ray, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
-        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--num-cpus=3",
-        # Its default is taken by the tests' own Ray, and without its agent no job can start.
-        f"--dashboard-agent-listen-port={agent}", "--object-store-memory=200000000",
-        "--disable-usage-stats",
-    ]  # fmt: skip
-    log = (tmp_path / "head.log").open("w")
-    head = subprocess.Popen(
-        command, env=environment, stdout=log, stderr=log, start_new_session=True
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while head.poll() is None and time.monotonic() < deadline:
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", dashboard)) == 0:
-                    break
-            time.sleep(0.5)
-        else:
-            said = (tmp_path / "head.log").read_text()
-            pytest.fail(f"the Ray head did not start: {said[-2000:]}")
-        yield ray, f"http://127.0.0.1:{dashboard}", environment
-    finally:
-        os.killpg(head.pid, signal.SIGTERM)
-        try:
-            head.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(head.pid, signal.SIGKILL)
-        log.close()
-
-
-def test_ray_job_submit_runs_a_job_file(demo, ray_head, own_bank):
-    ray, address, environment = ray_head
+def test_ray_job_submit_runs_a_job_file(demo, start_cluster, own_bank):
+    cluster = start_cluster(head_cpus=3)
     submit = [
-        *(ray, "job", "submit", "--address", address, "--"),
+        *(RAY, "job", "submit", "--address", cluster.dashboard_address, "--"),
         *(sys.executable, str(ROOT / "jobs/tag.py")),
         *(RECIPE, f"lake={demo}/lake", f"tag.banks=[{own_bank}]"),
     ]
     deadline = time.monotonic() + 120
     while True:
         done = subprocess.run(
-            submit, env=environment, capture_output=True, text=True, cwd=ROOT, timeout=400
+            submit, env=cluster.environment, capture_output=True, text=True, cwd=ROOT, timeout=400
         )
         # The head answers before its job agent is there.
         if "No available agent" not in done.stderr or time.monotonic() > deadline:
