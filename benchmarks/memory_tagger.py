@@ -37,11 +37,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import common
 import numpy as np
 import pyarrow as pa
 import torch
 
+import common
 from tagsieve.banking import display_forms, named
 from tagsieve.console import Console, duration
 from tagsieve.engines.encoders import Encoded, SentenceEncoder, cpu_dtype, packaged_minilm

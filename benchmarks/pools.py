@@ -21,9 +21,9 @@ import sys
 import time
 from typing import Any
 
-import common
 import pyarrow as pa
 
+import common
 from tagsieve.console import Console, duration
 from tagsieve.engines.context import Engines
 from tagsieve.lake import Lake

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import common
-
 from tagsieve.lake import Lake
 
 TAGSIEVE = str(Path(sys.executable).with_name("tagsieve"))

@@ -30,33 +30,38 @@ def settings() -> str:
     schema = Recipe.model_json_schema()
     rows = [
         f"| `{key}` | {_cell(default)} | {_cell(text)} |"
-        for key, default, text in _walk(schema, schema, "")
+        for key, default, text in _walk(schema, schema, "", set())
     ]
     return "\n".join(["| key | default | |", "|---|---|---|", *rows]) + "\n"
 
 
 def _walk(
-    schema: dict[str, Any], node: dict[str, Any], prefix: str
+    schema: dict[str, Any], node: dict[str, Any], prefix: str, shown: set[str]
 ) -> Iterator[tuple[str, str, str]]:
     for name, field in node["properties"].items():
-        models = [schema["$defs"][ref.rsplit("/", 1)[-1]] for ref in _references(field)]
-        models = [model for model in models if "properties" in model]
+        names = [ref.rsplit("/", 1)[-1] for ref in _references(field)]
+        models = {model: schema["$defs"][model] for model in names}
+        models = {model: told for model, told in models.items() if "properties" in told}
         many = "array" in (field.get("type"), *(f.get("type") for f in field.get("anyOf", ())))
         key = f"{prefix}{name}"
-        if not models:
-            yield key, _default(field), _what(field)
-        for model in models:
-            yield from _walk(schema, model, f"{key}.N." if many else f"{key}.")
+        if not models or shown >= set(models):  # plain, or the settings are listed already
+            yield key, _default(field, name in node.get("required", ())), _what(field)
+            continue
+        for model, told in models.items():
+            shown.add(model)
+            kind = told["properties"].get("kind", {}).get("const")
+            which = f" ({kind})" if kind and len(models) > 1 else ""
+            yield from _walk(schema, told, f"{key}{which}.N." if many else f"{key}{which}.", shown)
 
 
 def _references(field: dict[str, Any]) -> list[str]:
-    nested = [field, field.get("items", {}), *field.get("anyOf", ())]
+    nested = [field, field.get("items", {}), *field.get("anyOf", ()), *field.get("oneOf", ())]
     return [part["$ref"] for part in nested if "$ref" in part]
 
 
-def _default(field: dict[str, Any]) -> str:
+def _default(field: dict[str, Any], required: bool) -> str:
     if "default" not in field:
-        return "required"
+        return "required" if required else ""
     value = field["default"]
     if value is None:
         return ""

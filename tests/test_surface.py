@@ -31,6 +31,9 @@ def tables():
 def commands():
     """Command -> its arguments and options (a choice or range with its limits)."""
     shown = {"": main, **main.commands}
+    for name, group in main.commands.items():
+        if isinstance(group, click.Group):
+            shown |= {f"{name} {inner}": command for inner, command in group.commands.items()}
     return {
         f"tagsieve {name}".strip(): [parameter(param) for param in command.params]
         for name, command in shown.items()

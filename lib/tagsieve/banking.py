@@ -1,4 +1,4 @@
-"""`tagsieve bank`: labelled queries, their tags normalised, become a bank for the memory tagger."""
+"""`tagsieve bank build`: labelled queries become a bank for the memory tagger."""
 
 from __future__ import annotations
 

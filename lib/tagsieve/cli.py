@@ -195,6 +195,36 @@ def inspect(
     show_table(_open_lake(lake), table, Console(), where, columns, rows)
 
 
+@main.command()
+@click.argument("tables", nargs=-1, metavar="[TABLE ...]")
+@_LAKE_OPTION
+@click.option(
+    "--retention-hours",
+    type=click.IntRange(min=0),
+    default=168,
+    show_default=True,
+    help="Keep what left a table less than this long ago.",
+)
+@click.option(
+    "--unpin-days",
+    type=click.FloatRange(min=0),
+    help="Release versions pinned only by runs that ended longer ago; default: never.",
+)
+@click.option("--dry-run", is_flag=True, help="Change nothing; show what would be done.")
+def maintain(
+    tables: tuple[str, ...],
+    lake: str | None,
+    retention_hours: int,
+    unpin_days: float | None,
+    dry_run: bool,
+) -> None:
+    """Compact, checkpoint and vacuum tables (default: all), keeping every pinned version."""
+    from tagsieve import maintaining
+    from tagsieve.console import Console
+
+    maintaining.maintain(_open_lake(lake), tables, Console(), retention_hours, unpin_days, dry_run)
+
+
 def _open_lake(given: str | None) -> Lake:
     from tagsieve.lake import Lake
 
@@ -243,14 +273,19 @@ def doctor(fix: bool) -> None:
         raise TagsieveError("something is missing; see the last column")
 
 
-@main.command()
+@main.group()
+def bank() -> None:
+    """Banks of labelled queries for the memory tagger."""
+
+
+@bank.command("build")
 @click.argument("folder")
 @click.argument("files", nargs=-1)
 @click.option("--lake", help="Take the raw tags of this lake, too.")
 @click.option("--tagger", help="Whose raw tags, where the lake has several.")
 @click.option("--name", default="mine", show_default=True, help="A short name for the bank.")
 @click.option("--licence", default="unknown", show_default=True, help="For the bank's card.")
-def bank(
+def build(
     folder: str,
     files: tuple[str, ...],
     lake: str | None,

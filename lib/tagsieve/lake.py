@@ -8,15 +8,24 @@ and generated columns would make a table unreadable or unwritable for delta-rs.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.dataset
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction, write_deltalake
+from deltalake import (
+    CommitProperties,
+    DeltaTable,
+    Schema,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from tagsieve.errors import RunError
@@ -187,6 +196,40 @@ TABLES: dict[str, Table] = {
                 "occurrences": pa.int64(),
             },
             partition_by=("ontology_version",),
+        ),
+        _table(
+            "tagger_agreement",
+            ("tagger", "other"),
+            {
+                "tagger": _STRING,
+                "other": _STRING,
+                "queries": pa.int64(),
+                "queries_this_only": pa.int64(),
+                "queries_other_only": pa.int64(),
+                "equal": pa.float64(),
+                "jaccard": pa.float64(),
+                "precision": pa.float64(),
+                "recall": pa.float64(),
+                "f1": pa.float64(),
+                "macro_f1": pa.float64(),
+                "tags_per_query": pa.float64(),
+                "other_tags_per_query": pa.float64(),
+                "run_id": _STRING,
+            },
+            partition_by=("tagger", "other"),
+        ),
+        _table(
+            "tagger_only_tags",
+            ("tagger", "other", "side", "tag"),
+            {
+                "tagger": _STRING,
+                "other": _STRING,
+                "side": _STRING,
+                "tag": _STRING,
+                "queries": pa.int64(),
+                "shared": pa.int64(),
+            },
+            partition_by=("tagger", "other"),
         ),
         _table(
             "selections",
@@ -498,14 +541,19 @@ class Lake:
         merge = target.alias("old").merge(rows.alias("new"), key)
         merge.whenNotMatchedInsertAll().execute()
 
-    def resolve(self, keys: DataFrame, run_id: str) -> None:
-        """Set `resolved_by` of other runs' open quarantine rows with these `key` (distinct)."""
+    def resolve(self, keys: DataFrame, run_id: str, spare_own: bool) -> None:
+        """Set `resolved_by` of the open quarantine rows with these `key` (distinct) to `run_id`.
+
+        `spare_own`: leave the rows open that this run itself put there.
+        """
         from delta.tables import DeltaTable as SparkDeltaTable
         from pyspark.sql import functions as F
 
         place = self.spark_uri(self.uri("quarantine"))
         merge = SparkDeltaTable.forPath(keys.sparkSession, place).alias("old")
-        still_open = (F.col("old.resolved_by").isNull()) & (F.col("old.run_id") != run_id)
+        still_open = F.col("old.resolved_by").isNull()
+        if spare_own:
+            still_open &= F.col("old.run_id") != run_id
         merge.merge(keys.alias("new"), "old.key = new.key").whenMatchedUpdate(
             still_open, {"resolved_by": F.lit(run_id)}
         ).execute()
@@ -522,6 +570,175 @@ class Lake:
     def _writer(self, frame: DataFrame, name: str) -> Any:
         self.create(name)
         return frame.select(*TABLES[name].schema.names).write.format("delta")
+
+    # --- maintenance ---------------------------------------------------------------------------
+
+    def files(self, name: str) -> list[DataFile]:
+        """The files of the newest version of table `name`."""
+        table = self._there(name)
+        columns = TABLES[name].partition_by
+        return [
+            DataFile(row["path"], row["size_bytes"], {c: row[f"partition.{c}"] for c in columns})
+            for row in pa.table(table.get_add_actions(flatten=True)).to_pylist()
+        ]
+
+    def stored(self, name: str) -> dict[str, int]:
+        """File name -> size of every data file that lies in table `name`, of whatever version."""
+        import fsspec
+
+        files, folder = fsspec.core.url_to_fs(self.uri(name))
+        found = files.find(folder, detail=True)
+        return {
+            _file_name(path): told["size"]
+            for path, told in found.items()
+            if "/_delta_log/" not in path
+        }
+
+    def keeps_log(self, name: str) -> bool:
+        """Whether the log of old versions of table `name` is kept; not in one that an earlier
+        tagsieve made."""
+        there = self._there(name).metadata().configuration
+        return all(there.get(key) == value for key, value in KEEP_LOG.items())
+
+    def keep_log(self, name: str) -> None:
+        """Have the log of old versions kept. Makes a concurrent commit to the table fail."""
+        try:
+            self._there(name).alter.set_table_properties(KEEP_LOG, raise_if_not_exists=False)
+        except DeltaError as error:
+            raise RunError(f"lake {self.root}: {name} cannot be altered: {error}") from error
+
+    def compact(self, name: str, partition: Mapping[str, str], target_bytes: int) -> None:
+        """Put the small files of one partition together; a lost race is tried again.
+
+        RunError when there are more rows than before: delta-rs lets two compactions of the same
+        files commit, and loses track of files with some names.
+        """
+        where = [(column, "=", value) for column, value in partition.items()]
+        for attempt in range(5):
+            table = self._there(name)
+            first = table.version() + 1
+            try:
+                table.optimize.compact(
+                    partition_filters=where or None,
+                    target_size=target_bytes,
+                    writer_properties=WriterProperties(compression="ZSTD"),
+                )
+                break
+            except CommitFailedError as error:
+                if attempt == 4:
+                    raise RunError(
+                        f"lake {self.root}: {name} cannot be compacted while others change it "
+                        f"({error}); try again when they have ended"
+                    ) from error
+            except (DeltaError, OSError) as error:
+                raise RunError(f"lake {self.root}: {name} cannot be compacted: {error}") from error
+        for version in range(first, table.version() + 1):
+            if self._operation(name, version) == "OPTIMIZE":
+                was, now = (DeltaTable(self.uri(name), v).count() for v in (version - 1, version))
+                if was != now:
+                    raise RunError(
+                        f"lake {self.root}: {name} has {now} rows in version {version}, made by "
+                        f"compaction, and {was} before; please report this, and put it back with "
+                        f"DeltaTable({self.uri(name)!r}).restore({version - 1})"
+                    )
+
+    def _operation(self, name: str, version: int) -> str | None:
+        """What made a version.
+
+        Not from `DeltaTable.history`: while others commit, it gives versions that are one off.
+        """
+        import fsspec
+
+        files, place = fsspec.core.url_to_fs(f"{self.uri(name)}/_delta_log/{version:020}.json")
+        for line in files.cat_file(place).splitlines():
+            told = json.loads(line).get("commitInfo")
+            if told:
+                return str(told.get("operation"))
+        return None
+
+    def vacuum(
+        self, name: str, hours: int, versions: Iterable[int], dry_run: bool
+    ) -> dict[str, int]:
+        """Remove files that are of no version in `versions`, of none of the last `hours` and not
+        of the newest; gives their names and bytes.
+
+        Full mode, since a file that was pinned long is no longer told by the log when it is
+        released. delta-rs calls its `keep_versions` experimental: what it would remove is compared
+        with the files of each version first. It also lists, and commits, what it removed before.
+        """
+        table = self._there(name)
+        since = DeltaTable(self.uri(name))
+        try:
+            since.load_as_version(datetime.now(UTC) - timedelta(hours=hours))
+            # A version above the newest one is of a table that was made anew.
+            keep = sorted({v for v in (*versions, since.version()) if v <= table.version()})
+            needed = {_file_name(uri) for uri in table.file_uris()}
+            for version in keep:
+                at = DeltaTable(self.uri(name), version=version)
+                needed |= {_file_name(uri) for uri in at.file_uris()}
+
+            def run(dry: bool) -> list[str]:
+                names: list[str] = table.vacuum(
+                    retention_hours=hours,
+                    dry_run=dry,
+                    enforce_retention_duration=False,
+                    full=True,
+                    keep_versions=keep,
+                )
+                return names
+
+            listed = run(True)
+            wrong = needed.intersection(map(_file_name, listed))
+            if wrong:
+                raise RunError(
+                    f"lake {self.root}: vacuum of {name} would remove {len(wrong)} files that a "
+                    f"pinned version needs, such as {min(wrong)}; nothing was removed. Please "
+                    "report this"
+                )
+            stored = self.stored(name)
+            going = {file: stored[file] for file in map(_file_name, listed) if file in stored}
+            if going and not dry_run:
+                run(False)
+        except (DeltaError, OSError) as error:
+            raise RunError(f"lake {self.root}: {name} cannot be vacuumed: {error}") from error
+        return going
+
+    def checkpoint(self, name: str, commits: int) -> bool:
+        """Write a checkpoint unless the last one is less than `commits` old; True if written."""
+        import fsspec
+
+        table = self._there(name)
+        files, place = fsspec.core.url_to_fs(f"{self.uri(name)}/_delta_log/_last_checkpoint")
+        last = json.loads(files.cat_file(place))["version"] if files.exists(place) else -1
+        if table.version() - last < commits:
+            return False
+        try:
+            table.create_checkpoint()
+        except (DeltaError, OSError) as error:
+            raise RunError(
+                f"lake {self.root}: no checkpoint of {name} can be written: {error}"
+            ) from error
+        return True
+
+    def _there(self, name: str) -> DeltaTable:
+        table = self.delta(name)
+        if table is None:
+            raise RunError(f"lake {self.root}: table {name} is gone")
+        return table
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A data file of a table: its path in the log, its bytes, its partition's values."""
+
+    path: str
+    size: int
+    partition: dict[str, str]
+
+
+def _file_name(path: str) -> str:
+    """The last part of a path: unique in a table, and the same however the path is encoded."""
+    return path.rsplit("/", 1)[-1]
 
 
 def rows_table(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:

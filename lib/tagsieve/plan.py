@@ -12,6 +12,7 @@ from tagsieve.ingest.files import SourceFile, find_files
 from tagsieve.lake import Lake
 from tagsieve.recipe import Recipe, StepName
 from tagsieve.reporting.html import latest_steps
+from tagsieve.tagging.cost import tag_cost
 
 _SAMPLE_BYTES = 1 << 20
 
@@ -38,7 +39,7 @@ class PlannedStep:
     rows: int
     unit: str
     what: str
-    seconds: float
+    seconds: float | None
 
 
 def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
@@ -49,12 +50,11 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
     reads = _estimated_rows(recipe.inputs) if "ingest" in steps else 0
     new = max(reads - (earlier["ingest"]["input"] if "ingest" in earlier else 0), 0)
     rows = samples + new if "ingest" in steps else samples
-    queries = max(_count(lake, "raw_tags"), 0)
-    pending = new if "ingest" in steps and queries else max(rows - queries, 0)
+    cost = tag_cost(lake, recipe.tag, new) if "tag" in steps else None
     formats = ", ".join(recipe.export.formats)
     work: dict[StepName, tuple[int, str, str]] = {
         "ingest": (reads, "rows", f"{samples:,} samples in the lake; about {new:,} rows are new"),
-        "tag": (pending, "queries", f"about {pending:,} calls of tagger {recipe.tag.kind!r}"),
+        "tag": (cost.queries, "queries", cost.told) if cost else (0, "queries", ""),
         "normalize": (rows, "queries", f"min_count {recipe.normalize.min_count}"),
         "analyze": (rows, "samples", "diversity, complexity, recall, funnel"),
         "select": (rows, "samples", f"{recipe.select.strategy}, {recipe.select.size:,} rows"),
@@ -69,7 +69,10 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
         counted = earlier.get("tag" if step == "normalize" else step)
         if step in earlier and counted and counted["input"]:
             rate = counted["input"] / max(earlier[step]["metrics"]["seconds"], 0.1)
-        planned.append(PlannedStep(step, count, unit, what, count / rate))
+        seconds: float | None = count / rate
+        if step == "tag" and cost and (cost.seconds is not None or recipe.tag.kind != "memory"):
+            seconds = cost.seconds
+        planned.append(PlannedStep(step, count, unit, what, seconds))
     return planned
 
 
@@ -80,9 +83,15 @@ def show_plan(recipe: Recipe, steps: Sequence[StepName]) -> None:
     console.table(
         f"plan for lake {Lake(recipe.lake).root}",
         ["step", "about", "", "what", "estimated time"],
-        [[p.step, p.rows, p.unit, p.what, duration(p.seconds)] for p in planned],
+        [
+            [p.step, p.rows, p.unit, p.what, "-" if p.seconds is None else duration(p.seconds)]
+            for p in planned
+        ],
     )
-    total = START_SECONDS + sum(p.seconds for p in planned)
+    total = START_SECONDS + sum(p.seconds or 0.0 for p in planned)
+    unknown = [p.step for p in planned if p.seconds is None]
+    if unknown:
+        console.line(f"without {', '.join(unknown)}, whose time nothing here tells yet:")
     console.line(
         f"about {duration(total)} with the engines' start, by this lake's earlier runs where it "
         "has any, else by a machine with two cores. Steps with nothing new take no time. "

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyspark
 import pytest
-from ray_cluster import RAY, clean_environment
 
+from ray_cluster import RAY, clean_environment
 from tagsieve.engines.spark import delta_jars
 from tagsieve.lake import Lake
 

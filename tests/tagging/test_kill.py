@@ -1,4 +1,4 @@
-"""kill -9 in the middle of a tag step, then the same command again: the table of an undisturbed run.
+"""kill -9 in the middle of a tag step, then the same command: the table of an undisturbed run.
 
 The engine is counted from outside: a stub endpoint in this process outlives whoever is killed.
 """
@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+
 from query_lakes import add_samples, tagged
 from ray_cluster import clean_environment
 from stub_endpoint import tags_for
-from tiny_llama import FAST
-
 from tagsieve import records
 from tagsieve.lake import Lake
+from tiny_llama import FAST
 
 ROOT = Path(__file__).resolve().parents[2]
 QUERIES = [f"Query number {n} about {word}" for n in range(100) for word in ("sea", "sun", "ice")]

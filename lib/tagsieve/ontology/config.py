@@ -49,4 +49,13 @@ class NormalizeConfig(RecipeModel):
 
 
 class AnalyzeConfig(RecipeModel):
-    """Diversity, complexity and recall of the pools of one ontology version."""
+    """Diversity, complexity and recall of the pools of one ontology version, and how far its tagger
+    agrees with another one."""
+
+    compare_tagger: str | None = Field(
+        None,
+        min_length=1,
+        description="Fingerprint of another tagger in `raw_tags`, or the beginning of one: analyze "
+        "also compares this recipe's tagger with it; that one's tags are taken for right in "
+        "precision, recall and F1.",
+    )

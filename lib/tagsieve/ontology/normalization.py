@@ -55,6 +55,14 @@ def with_forms(counts: DataFrame, config: RuleConfig) -> DataFrame:
     return counts.mapInArrow(forms, "raw_tag string, count long, surface string, stem string")
 
 
+def display_forms(forms: DataFrame) -> DataFrame:
+    """`stem` and `rule_tag`: the most frequent surface form of each stem, then the shortest, then
+    the least. Reads `stem`, `surface`, `count`."""
+    surfaces = forms.groupBy("stem", "surface").agg(F.sum("count").alias("uses"))
+    least_first = F.struct(-F.col("uses"), F.length("surface"), F.col("surface"))
+    return surfaces.groupBy("stem").agg(F.min_by("surface", least_first).alias("rule_tag"))
+
+
 def ontology_rows(counts: DataFrame, config: NormalizeConfig) -> DataFrame:
     """One row per raw tag: `raw_tag`, `count`, `status`, `rule_tag`, `tag`.
 
@@ -70,13 +78,7 @@ def ontology_rows(counts: DataFrame, config: NormalizeConfig) -> DataFrame:
         measured = F.col("count")
     status = F.when(measured >= config.min_count, "kept").otherwise("rare")
     rows = forms.withColumn("status", status)
-    surfaces = (
-        rows.where(F.col("status") == "kept")
-        .groupBy("stem", "surface")
-        .agg(F.sum("count").alias("uses"))
-    )
-    least_first = F.struct(-F.col("uses"), F.length("surface"), F.col("surface"))
-    display = surfaces.groupBy("stem").agg(F.min_by("surface", least_first).alias("rule_tag"))
+    display = display_forms(rows.where(F.col("status") == "kept"))
     return rows.join(display, "stem", "left").select(
         "raw_tag",
         "count",

@@ -10,7 +10,9 @@ from pyspark.sql import functions as F
 from tagsieve.engines.context import Context
 from tagsieve.errors import RunError
 from tagsieve.lake import Lake, rows_table
+from tagsieve.ledger import ANY_RUN
 from tagsieve.ontology.analysis import funnel, pool_recall, pool_stats
+from tagsieve.ontology.comparing import Comparison
 from tagsieve.ontology.config import AnalyzeConfig, NormalizeConfig
 from tagsieve.ontology.normalization import ontology_rows, sample_tags, tag_counts
 
@@ -90,14 +92,31 @@ def find_version(lake: Lake, tagger: str, config: NormalizeConfig) -> str:
 
 
 def analyze(context: Context, version: str, config: AnalyzeConfig) -> None:
-    """Write `pool_stats`, `pool_recall` and `tag_funnel` of one ontology version."""
+    """Write `pool_stats`, `pool_recall` and `tag_funnel` of one ontology version.
+
+    With `compare_tagger`, also `tagger_agreement` and `tagger_only_tags` of the version's tagger
+    and that one, which are printed.
+    """
     run, lake = context.run, context.lake
     run.unit = "sample"
     run.reads("samples", "tags", "ontology")
-    if run.done_before(version, config.model_dump()):
+    # What is not set stays out: a lake analysed before there was a setting is still known.
+    identity = config.model_dump(exclude_none=True)
+    compared: Comparison | None = None
+    output_of: str | None = ANY_RUN
+    if config.compare_tagger is not None:
+        run.reads("raw_tags")
+        compared = Comparison.find(lake, version, config.compare_tagger, run.read["raw_tags"])
+        identity["compare_tagger"] = compared.other
+        output_of = compared.made_by(lake)
+    if run.done_before(version, identity, output_of=output_of):
+        if compared is not None:
+            compared.show(lake, context.console)
         return
     spark = context.engines.spark
     with context.console.spark_progress(spark, "analyze"):
+        if compared is not None:
+            compared.write(context)  # first, as it may refuse
         tagged = pool_tags(lake, context, version).cache()
         stats = pool_stats(tagged)
         ontology = lake.read(spark, "ontology", run.read["ontology"])
@@ -117,6 +136,8 @@ def analyze(context: Context, version: str, config: AnalyzeConfig) -> None:
             run.rejected["untagged"] = run.input - run.kept
         tagged.unpersist()
     run.wrote(*frames)
+    if compared is not None:
+        compared.show(lake, context.console)
 
 
 def pool_tags(lake: Lake, context: Context, version: str) -> DataFrame:

@@ -16,6 +16,7 @@ import tagsieve
 from tagsieve.engines.context import Context
 from tagsieve.errors import RunError
 from tagsieve.lake import Lake
+from tagsieve.ontology.comparing import agreements
 from tagsieve.reporting.config import ExportConfig, ReportConfig
 from tagsieve.reporting.figures import diversity_complexity, recall_matrix
 from tagsieve.reporting.files import run_in
@@ -36,6 +37,8 @@ def report(
         "samples", "tags", "pool_stats", "pool_recall", "tag_funnel", "selections", "rejects",
         "quarantine",
     )  # fmt: skip
+    if lake.version("tagger_agreement") is not None:  # most lakes hold no second tagger
+        run.reads("tagger_agreement")
     files, path = fsspec.core.url_to_fs(config.path or f"{export.path}/report.html")
     identity = (config.model_dump(), selection, version, path)
     if run.done_before(*identity, output_of=run_in(files, path)):
@@ -125,6 +128,7 @@ def _facts(context: Context, config: ReportConfig, selection: str, version: str)
         "tag_funnel": tag_funnel,
         "scatter": Markup(diversity_complexity(stats)),
         "recall": Markup(recall_matrix(recall)),
+        "agreements": agreements(lake, version),
         "top_tags": [row.asDict() for row in top.collect()],
         "selected": [_example(row.asDict(recursive=True)) for row in selected.collect()],
         "selected_pools": [

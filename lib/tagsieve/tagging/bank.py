@@ -332,7 +332,7 @@ class Bank:
         if card.encoder != encoder.digest:
             raise UsageError(
                 f"tag.banks: {folder!r} was made with encoder {card.encoder}, this is "
-                f"{encoder.digest}; make it anew with `tagsieve bank`"
+                f"{encoder.digest}; make it anew with `tagsieve bank build`"
             )
         with np.load(Path(folder) / _MODEL) as stored:
             return cls(encoder, dict(stored), card)
@@ -344,7 +344,7 @@ def read_card(folder: str) -> Card:
         return Card(**json.loads((Path(folder) / _CARD).read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(
-            f"tag.banks: {folder!r} is no bank; use builtin, or make one with `tagsieve bank`"
+            f"tag.banks: {folder!r} is no bank; use builtin, or make one with `tagsieve bank build`"
         ) from error
 
 

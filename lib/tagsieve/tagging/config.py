@@ -34,7 +34,7 @@ class MemoryTaggerConfig(CommitConfig):
     banks: tuple[str, ...] = Field(
         ("builtin",),
         min_length=1,
-        description="Folders made by `tagsieve bank` from your own labelled queries, and "
+        description="Folders made by `tagsieve bank build` from your own labelled queries, and "
         "`builtin`, the one that ships; of several banks the tags are joined.",
     )
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
@@ -91,8 +91,13 @@ class CascadeConfig(RecipeModel):
     """The memory tagger where it is confident, a language model for the rest."""
 
     kind: Literal["cascade"] = Field("cascade", description="Two taggers, one after the other.")
-    memory: MemoryTaggerConfig = Field(default_factory=MemoryTaggerConfig)
-    llm: LlmTaggerConfig = Field(description="The tagger that answers the rest.")
+    memory: MemoryTaggerConfig = Field(
+        default_factory=MemoryTaggerConfig,
+        description="The embedded tagger, with the settings of tag (memory).",
+    )
+    llm: LlmTaggerConfig = Field(
+        description="The tagger of the rest, with the settings of tag (vllm) or tag (http)."
+    )
     llm_share: float | None = Field(
         None,
         ge=0,

@@ -59,5 +59,6 @@ def replay(context: Context, config: TagConfig, reasons: Sequence[str] = ()) -> 
             run.input = run.known + count + gone
         again = quarantine_of_run(context, tagger)
         answered = queries.join(answers_of(context, tagger), "query_id", "left_semi")
-        close_quarantine(context, tagger, answered.select("query_id").unionByName(again))
+        close_quarantine(context, tagger, answered.select("query_id"))
+        close_quarantine(context, tagger, again, spare_own=True)
     run.wrote("raw_tags", "quarantine")

@@ -75,12 +75,15 @@ def _quarantine(context: Context, tagger: str) -> DataFrame:
     return rows.where(ours).withColumn("query_id", F.expr(f"substring(key, {len(prefix) + 1})"))
 
 
-def close_quarantine(context: Context, tagger: str, queries: DataFrame) -> None:
-    """Mark what earlier runs put into quarantine for these `query_id` as resolved by this run."""
+def close_quarantine(
+    context: Context, tagger: str, queries: DataFrame, spare_own: bool = False
+) -> None:
+    """Mark what lies in quarantine for these `query_id` as resolved by this run; `spare_own`: not
+    what this run itself put there."""
     open_rows = quarantined_of(context, tagger).join(queries.distinct(), "query_id", "left_semi")
     keys = open_rows.select(F.concat(F.lit(quarantine_key(tagger, "")), "query_id").alias("key"))
     if not keys.isEmpty():
-        context.lake.resolve(keys, context.run.run_id)
+        context.lake.resolve(keys, context.run.run_id, spare_own)
 
 
 def writer_of(lake: Lake, tagger: str) -> Writer:

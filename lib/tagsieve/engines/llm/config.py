@@ -31,7 +31,9 @@ class VllmConfig(RecipeModel):
     max_model_len: int | None = Field(
         None, ge=16, description="Context in tokens, prompt and answer; default: the model's own."
     )
-    decoding: DecodingConfig = Field(default_factory=DecodingConfig)
+    decoding: DecodingConfig = Field(
+        default_factory=DecodingConfig, description="How the answer is decoded, as of vllm."
+    )
     guided_json: bool = Field(
         False, description="Let the engine allow only the tokens of the expected JSON."
     )
@@ -77,7 +79,9 @@ class HttpConfig(RecipeModel):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Name of the environment variable with the key; never the key itself.",
     )
-    decoding: DecodingConfig = Field(default_factory=DecodingConfig)
+    decoding: DecodingConfig = Field(
+        default_factory=DecodingConfig, description="How the answer is decoded, as of vllm."
+    )
     guided_json: bool = Field(
         False, description="Ask for the expected JSON by response_format (json_schema)."
     )
