@@ -67,7 +67,11 @@ def run_pool(engines, tmp_path):
         )
         pool = ActorPool(actors, lambda text: None)
         chunks = (pa.table({"x": list(range(n, n + chunk))}) for n in range(1, rows, chunk))
-        results = [x for table in pool.map(chunks) for x in table["x"].to_pylist()]
+        try:
+            pool.start()
+            results = [x for table in pool.map(chunks) for x in table["x"].to_pylist()]
+        finally:
+            pool.stop()
         said = [path.read_text() for path in sorted(notes.glob("*-*")) if path.is_file()]
         return sorted(results), pool, said
 

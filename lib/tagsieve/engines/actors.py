@@ -104,12 +104,26 @@ class ActorPool:
         self.counted: dict[str, float] = dict(counted or {})
         self.restarts = 0
         self.start_seconds = 0.0
+        self._began = 0.0
         self._slots: list[_Slot] = []
         self._again: deque[_Unit] = deque()
         self._suspects: list[tuple[_Unit, str]] = []
 
+    def start(self) -> None:
+        """Start the actors, so that they load their models while something else goes on."""
+        self._began = time.monotonic()
+        self._slots = [self._new_slot() for _ in range(self._spec.replicas)]
+
+    def stop(self) -> None:
+        """End the actors."""
+        import ray
+
+        for slot in self._slots:
+            ray.kill(slot.actor)
+        self._slots = []
+
     def map(self, chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        """The results of all chunks, as they are done. Closing the iterator ends the actors.
+        """The results of all chunks, as they are done, from actors that were started.
 
         At most `replicas * in_flight` chunks are out at once. Raises RunError when an engine does
         not start, when its settings are wrong, or when every actor has died `restarts` + 1 times
@@ -117,25 +131,19 @@ class ActorPool:
         """
         import ray
 
-        began = time.monotonic()
-        self._slots = [self._new_slot() for _ in range(self._spec.replicas)]
         source, more = iter(chunks), True
-        try:
-            while True:
-                more = self._fill(source, more)
-                if not (more or self._again or any(slot.units for slot in self._slots)):
-                    break
-                waiting = [slot.started for slot in self._slots if not slot.ready]
-                waiting += [ref for slot in self._slots for ref in slot.units]
-                done, _ = ray.wait(waiting, timeout=TICK_SECONDS)
-                if not done and not any(slot.ready for slot in self._slots):
-                    self._status(self._starting(time.monotonic() - began))
-                for ref in done:
-                    yield from self._take(ref, began)
-            yield from self._sentenced()
-        finally:
-            for slot in self._slots:
-                ray.kill(slot.actor)
+        while True:
+            more = self._fill(source, more)
+            if not (more or self._again or any(slot.units for slot in self._slots)):
+                break
+            waiting = [slot.started for slot in self._slots if not slot.ready]
+            waiting += [ref for slot in self._slots for ref in slot.units]
+            done, _ = ray.wait(waiting, timeout=TICK_SECONDS)
+            if not done and not any(slot.ready for slot in self._slots):
+                self._status(self._starting(time.monotonic() - self._began))
+            for ref in done:
+                yield from self._take(ref)
+        yield from self._sentenced()
 
     def _new_slot(self) -> _Slot:
         import ray
@@ -188,7 +196,7 @@ class ActorPool:
     def _send(slot: _Slot, unit: _Unit) -> None:
         slot.units[slot.actor.run.remote(unit.rows)] = unit
 
-    def _take(self, ref: ObjectRef[Any], began: float) -> Iterator[pa.Table]:
+    def _take(self, ref: ObjectRef[Any]) -> Iterator[pa.Table]:
         """The results that a finished call brings."""
         import ray
         from ray.exceptions import OutOfMemoryError, RayActorError, RaySystemError, RayTaskError
@@ -208,7 +216,7 @@ class ActorPool:
             raise RunError(f"{self._spec.label}: {_message(error)}") from error
         if ref == slot.started:
             slot.ready = True
-            self.start_seconds = self.start_seconds or round(time.monotonic() - began, 3)
+            self.start_seconds = self.start_seconds or round(time.monotonic() - self._began, 3)
             return
         del slot.units[ref]
         slot.deaths = 0

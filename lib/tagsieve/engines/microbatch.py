@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,22 +79,20 @@ def commit_batches(
     waiting: list[pa.Table] = []
     commits, done, skipped = 0, 0, 0
     began = since = first = last = time.monotonic()
-    # Closed on every path: results left open keep their actors, and their cores.
-    with closing(results):  # type: ignore[type-var]
-        for batch in results:
-            if not done:
-                first, skipped = time.monotonic(), batch.num_rows
-            done += batch.num_rows
-            last = time.monotonic()
-            waiting.append(batch)
-            progress.advance(batch.num_rows)
-            patience = min(commit_seconds, max(FIRST_SECONDS, SHARE * (last - began)))
-            rows = sum(b.num_rows for b in waiting)
-            full = (commit_rows and rows >= commit_rows) or _bytes(waiting) >= COMMIT_BYTES
-            if full or last - since >= patience:
-                commits += 1
-                yield _commit(writer, waiting, run)
-                waiting, since = [], time.monotonic()
+    for batch in results:
+        if not done:
+            first, skipped = time.monotonic(), batch.num_rows
+        done += batch.num_rows
+        last = time.monotonic()
+        waiting.append(batch)
+        progress.advance(batch.num_rows)
+        patience = min(commit_seconds, max(FIRST_SECONDS, SHARE * (last - began)))
+        rows = sum(b.num_rows for b in waiting)
+        full = (commit_rows and rows >= commit_rows) or _bytes(waiting) >= COMMIT_BYTES
+        if full or last - since >= patience:
+            commits += 1
+            yield _commit(writer, waiting, run)
+            waiting, since = [], time.monotonic()
     if waiting:
         commits += 1
         yield _commit(writer, waiting, run)

@@ -43,9 +43,12 @@ def tag(context: Context, config: TagConfig) -> None:
             seen = answers_of(context, tagger).select("query_id")
             seen = seen.unionByName(quarantined_of(context, tagger))
             pending = queries.join(seen, "query_id", "left_anti")
-            count = tag_pending(context, config, tagger, writer, pending, run, context.limit)
-            run.known = 0 if context.limit is not None else count_queries(context) - count
-            run.input = run.known + count
+
+            def count_known(count: int) -> None:
+                run.known = 0 if context.limit is not None else count_queries(context) - count
+                run.input = run.known + count
+
+            tag_pending(context, config, tagger, writer, pending, run, context.limit, count_known)
     if run.rejected[OVER_BUDGET]:
         run.fingerprint = None  # not done: the next run goes on
     run.wrote("raw_tags", "quarantine")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
@@ -99,11 +99,13 @@ def tag_pending(
     pending: DataFrame,
     run: StepRun,
     limit: int | None = None,
+    meanwhile: Callable[[int], None] | None = None,
 ) -> int:
     """Have the `pending` queries (`query_id`, `text`; at most `limit`) answered, and commit the
     answers; gives how many there were.
 
     Counts in `run` what was kept, quarantined or left for the budget, and what the engine counted.
+    `meanwhile` is called with the number of queries while the models are loaded.
     """
     lake, console = context.lake, context.console
     folder = lake.work_uri(run.run_id, f"queries-{tagger}")
@@ -113,20 +115,26 @@ def tag_pending(
         count = write_rows(lake, pending.select("query_id", "text"), folder)
     if not count:
         run.metrics["model_calls"] = 0.0
+        if meanwhile:
+            meanwhile(0)
         return 0
     context.engines.ray()
     progress = console.progress("tag", count, "queries")
     actors = actors_of(config, tagger, run.run_id, context.engines.ray_config)
     pool = ActorPool(actors, progress.waiting)
-    results = pool.map(read_chunks(folder, actors.chunk_rows))
     commit_rows = rows_per_commit(config, actors)
     abstained, before = 0, run.kept + run.quarantined.total()
     try:
+        pool.start()
+        if meanwhile:
+            meanwhile(count)
+        results = pool.map(read_chunks(folder, actors.chunk_rows))
         for rows in commit_batches(
             writer, results, run, progress, config.commit_seconds, commit_rows
         ):
             abstained += pc.sum(pc.equal(pc.list_value_length(rows["tags"]), 0)).as_py() or 0
     finally:
+        pool.stop()
         counted = {name: value for name, value in pool.counted.items() if name != NOT_ASKED}
         run.metrics |= counted | {
             "abstained": float(abstained),
