@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("start_up.py", "memory_tagger.py", "pools.py", "table.py")
+SCRIPTS = (
+    "start_up.py", "memory_tagger.py", "pools.py", "tagging.py", "cascade.py", "table.py",
+)  # fmt: skip
 
 
 def main() -> None:

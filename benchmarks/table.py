@@ -8,7 +8,10 @@ import common
 
 START = "<!-- figures: written by benchmarks/table.py -->\n"
 END = "<!-- end of figures -->\n"
-ORDER = ("start_up", "memory_tagger", "pools")
+ORDER = (
+    "start_up", "memory_tagger", "pools",
+    "tagging_vllm", "tagging_http", "tagging_memory", "cascade",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -28,7 +31,8 @@ def table() -> str:
         machines[
             f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
         ] = 0
-        source = f"`{name}.py`, {machine['date']}"
+        script = name.split("_")[0] if name.startswith("tagging") else name
+        source = f"`{script}.py`, {machine['date']}"
         lines += [f"| {what} | {figure} | {source} |" for what, figure in result["readme"]]
     return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}.", ""])
 

@@ -185,6 +185,62 @@ def test_replace_touches_only_its_partition(lake, spark):
     assert lake.version("samples") == 3
 
 
+def test_table_of_an_earlier_tagsieve_gets_the_columns_that_it_lacks(lake, spark):
+    old = pa.schema(list(TABLES["raw_tags"].schema)[:4])
+    DeltaTable.create(
+        lake.uri("raw_tags"),
+        schema=old,
+        partition_by=["tagger"],
+        configuration={"tagsieve.format": "1"},
+        raise_if_key_not_exists=False,
+    )
+    row = {"query_id": "q1", "tagger": "t", "tags": [], "run_id": "r"}
+    write_deltalake(lake.uri("raw_tags"), pa.Table.from_pylist([row], schema=old), mode="append")
+    names = TABLES["raw_tags"].schema.names
+    assert lake.arrow("raw_tags").to_pylist() == [dict.fromkeys(names) | row]
+    (read,) = lake.read(spark, "raw_tags").collect()
+    assert (read.asDict()["query_id"], read.asDict()["flags"]) == ("q1", None)
+    new = row | {"query_id": "q2", "flags": ["repaired"], "prompt_tokens": 5}
+    lake.append_once("raw_tags", rows_table("raw_tags", [new]), "app", 1)
+    assert lake.delta("raw_tags").schema().to_arrow().names == names
+    found = {r["query_id"]: r["flags"] for r in lake.arrow("raw_tags").to_pylist()}
+    assert found == {"q1": None, "q2": ["repaired"]}
+    # The version before is still read, by whoever pinned it.
+    assert lake.read(spark, "raw_tags", 1).select("prompt_tokens").collect()[0][0] is None
+
+
+def test_append_next_is_refused_after_somebody_elses_commit(lake):
+    rows = rows_table("raw_tags", [{"query_id": "q", "tagger": "t", "tags": [], "run_id": "r"}])
+    assert lake.append_next("raw_tags", rows, "tag t", 0) == 1
+    assert lake.commits_of("raw_tags", "tag t") == 1
+    with pytest.raises(RunError, match="another run committed to raw_tags"):
+        lake.append_next("raw_tags", rows, "tag t", 0)
+    assert lake.append_next("raw_tags", rows, "tag t", 1) == 2
+    assert lake.append_next("raw_tags", rows, "tag other", 0) == 1
+    assert lake.arrow("raw_tags").num_rows == 3
+
+
+def test_append_next_from_several_at_once_lets_one_through(lake):
+    rows = rows_table("raw_tags", [{"query_id": "q", "tagger": "t", "tags": [], "run_id": "r"}])
+    lake.create("raw_tags")
+    start, outcomes = threading.Barrier(8), []
+
+    def commit():
+        start.wait()
+        try:
+            outcomes.append(lake.append_next("raw_tags", rows, "tag t", 0))
+        except RunError:
+            outcomes.append(None)
+
+    threads = [threading.Thread(target=commit) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes, key=str) == [1] + [None] * 7
+    assert lake.arrow("raw_tags").num_rows == 1
+
+
 def test_lake_of_a_newer_layout_is_refused_with_upgrade(lake):
     lake.create("samples")
     log = f"{lake.uri('samples')}/_delta_log/00000000000000000000.json"

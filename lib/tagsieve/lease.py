@@ -33,8 +33,8 @@ def lease(lake: Lake, name: str, run_id: str) -> Iterator[None]:
     """Hold the lease `name` while the block runs; RunError when a living run holds it."""
     path = f"{lake.root.rstrip('/')}/_leases/{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.json"
     files, place = fsspec.core.url_to_fs(path)
-    held = _read(files, place)
-    if held and held["run_id"] != run_id and _lives(held):
+    held = read_lease(files, place)
+    if held and held["run_id"] != run_id and lives(held):
         age = time.time() - held["renewed"]
         raise RunError(
             f"lake {lake.root}: run {held['run_id']} (process {held['process']} on "
@@ -58,7 +58,7 @@ def lease(lake: Lake, name: str, run_id: str) -> Iterator[None]:
     finally:
         stop.set()
         keeper.join()
-        now = _read(files, place)
+        now = read_lease(files, place)
         if now and now["run_id"] == run_id:
             files.rm_file(place)
 
@@ -74,7 +74,8 @@ def _mine(run_id: str) -> dict[str, Any]:
     }
 
 
-def _read(files: Any, place: str) -> dict[str, Any] | None:
+def read_lease(files: Any, place: str) -> dict[str, Any] | None:
+    """What a lease file says; None: there is none."""
     try:
         found: dict[str, Any] = json.loads(files.cat_file(place))
     except (FileNotFoundError, ValueError):  # not there, or cut off while it was written
@@ -82,7 +83,8 @@ def _read(files: Any, place: str) -> dict[str, Any] | None:
     return found
 
 
-def _lives(held: dict[str, Any]) -> bool:
+def lives(held: dict[str, Any]) -> bool:
+    """Whether a lease's holder still is, for all that can be seen from here."""
     if held["machine"] == socket.gethostname():
         if held["process"] == os.getpid():
             return True

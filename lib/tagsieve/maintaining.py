@@ -28,7 +28,7 @@ import fsspec
 from tagsieve.console import Console
 from tagsieve.errors import RunError, UsageError
 from tagsieve.lake import TABLES, DataFile, Lake
-from tagsieve.lease import _lives, _read, lease
+from tagsieve.lease import lease, lives, read_lease
 from tagsieve.ledger import new_run_id
 
 TARGET_BYTES = 128 * 2**20
@@ -231,7 +231,7 @@ def _leases(lake: Lake) -> dict[str, dict[str, Any]]:
     files, folder = fsspec.core.url_to_fs(f"{lake.root.rstrip('/')}/_leases")
     found = {}
     for place in files.glob(f"{folder}/*.json"):
-        held = _read(files, place)
+        held = read_lease(files, place)
         if held is not None:
             found[place.rsplit("/", 1)[-1].removesuffix(".json")] = held
     return found
@@ -244,10 +244,10 @@ def _at_work(lake: Lake) -> list[dict[str, Any]]:
     """
     columns = ["run_id", "step", "status", "started", "recipe"]
     rows = lake.arrow("runs", columns, [("status", "=", "running")]).to_pylist()
-    lives: dict[str, bool] = {}
+    alive: dict[str, bool] = {}
     for held in _leases(lake).values() if rows else ():
-        lives[held["run_id"]] = lives.get(held["run_id"], False) or _lives(held)
-    return [row for row in rows if lives.get(row["run_id"], _age(row) < MAY_LAST_HOURS)]
+        alive[held["run_id"]] = alive.get(held["run_id"], False) or lives(held)
+    return [row for row in rows if alive.get(row["run_id"], _age(row) < MAY_LAST_HOURS)]
 
 
 def _age(row: dict[str, Any]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -35,7 +36,9 @@ def llm_fingerprint(config: LlmConfig) -> str:
     else:
         short = config.model.rsplit("/", 1)[-1]
         name, parts = f"http-{short}-{template.name}", http.identity(config)
-    return f"{name}-{fingerprint(config.kind, *parts, *shared)[:12]}"
+    # It names a partition: delta-rs loses track of some signs in such names.
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
+    return f"{plain}-{fingerprint(config.kind, *parts, *shared)[:12]}"
 
 
 def answer_schema(config: LlmConfig) -> dict[str, Any]:
