@@ -43,13 +43,12 @@ def lease(lake: Lake, name: str, run_id: str) -> Iterator[None]:
             f"{max(STALE_SECONDS - age, 0):.0f} s"
         )
     files.makedirs(place.rsplit("/", 1)[0], exist_ok=True)
+    files.pipe_file(place, json.dumps(_mine(run_id)).encode())
     stop = threading.Event()
 
     def renew() -> None:
-        while True:
+        while not stop.wait(RENEW_SECONDS):
             files.pipe_file(place, json.dumps(_mine(run_id)).encode())
-            if stop.wait(RENEW_SECONDS):
-                return
 
     keeper = threading.Thread(target=renew, daemon=True)
     keeper.start()

@@ -65,11 +65,11 @@ def run_pool(engines, tmp_path):
             chunk_rows=chunk,
             **spec,
         )
-        pool = ActorPool(actors, lambda text: None)
+        pool = ActorPool(actors)
         chunks = (pa.table({"x": list(range(n, n + chunk))}) for n in range(1, rows, chunk))
         try:
             pool.start()
-            results = [x for table in pool.map(chunks) for x in table["x"].to_pylist()]
+            results = [x for table in pool.map(chunks, print) for x in table["x"].to_pylist()]
         finally:
             pool.stop()
         said = [path.read_text() for path in sorted(notes.glob("*-*")) if path.is_file()]

@@ -10,7 +10,7 @@ from tagsieve.tagging import MemoryTaggerConfig, tag, tagger_fingerprint
 
 @pytest.fixture
 def config(own_bank):
-    return MemoryTaggerConfig(banks=(own_bank,), commit_rows=4)
+    return MemoryTaggerConfig(banks=(own_bank,))
 
 
 def test_tag_twice_calls_the_model_once(lake, make_context, config):
@@ -91,9 +91,8 @@ def test_tag_killed_between_commits_goes_on_without_loss_or_repeats(
         return commit(name, *arguments)
 
     monkeypatch.setattr(lake, "append_next", die_after_two)
-    monkeypatch.setattr("tagsieve.tagging.taggers.MEMORY_CHUNK_ROWS", 5)
     with pytest.raises(RunError, match="died"):
-        tag(make_context("tag"), config)
+        tag(make_context("tag"), config.model_copy(update={"commit_rows": 12}))
     monkeypatch.undo()
     done = len(tagged(lake))
     assert 0 < done < 30

@@ -97,11 +97,10 @@ class _Slot:
 class ActorPool:
     """Maps chunks to results over `spec.replicas` actors."""
 
-    def __init__(
-        self, spec: ActorSpec, status: Callable[[str], None], counted: Counts | None = None
-    ) -> None:
-        self._spec, self._status = spec, status
-        self.counted: dict[str, float] = dict(counted or {})
+    def __init__(self, spec: ActorSpec) -> None:
+        self._spec = spec
+        self._status: Callable[[str], None] = lambda text: None  # noqa: ARG005
+        self.counted: dict[str, float] = {}
         self.restarts = 0
         self.start_seconds = 0.0
         self._began = 0.0
@@ -122,8 +121,9 @@ class ActorPool:
             ray.kill(slot.actor)
         self._slots = []
 
-    def map(self, chunks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        """The results of all chunks, as they are done, from actors that were started.
+    def map(self, chunks: Iterator[pa.Table], status: Callable[[str], None]) -> Iterator[pa.Table]:
+        """The results of all chunks, as they are done, from actors that were started; `status` is
+        told what is waited for.
 
         At most `replicas * in_flight` chunks are out at once. Raises RunError when an engine does
         not start, when its settings are wrong, or when every actor has died `restarts` + 1 times
@@ -131,6 +131,7 @@ class ActorPool:
         """
         import ray
 
+        self._status = status
         source, more = iter(chunks), True
         while True:
             more = self._fill(source, more)

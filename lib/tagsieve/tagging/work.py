@@ -105,30 +105,27 @@ def tag_pending(
     answers; gives how many there were.
 
     Counts in `run` what was kept, quarantined or left for the budget, and what the engine counted.
-    `meanwhile` is called with the number of queries while the models are loaded.
+    `meanwhile` is called with the number of queries while the models load.
     """
     lake, console = context.lake, context.console
     folder = lake.work_uri(run.run_id, f"queries-{tagger}")
     if limit is not None:
         pending = pending.orderBy("query_id").limit(limit)
-    with console.spark_progress(context.engines.spark, "tag"):
-        count = write_rows(lake, pending.select("query_id", "text"), folder)
-    if not count:
-        run.metrics["model_calls"] = 0.0
-        if meanwhile:
-            meanwhile(0)
-        return 0
     context.engines.ray()
-    progress = console.progress("tag", count, "queries")
     actors = actors_of(config, tagger, run.run_id, context.engines.ray_config)
-    pool = ActorPool(actors, progress.waiting)
     commit_rows = rows_per_commit(config, actors)
+    pool = ActorPool(actors)
     abstained, before = 0, run.kept + run.quarantined.total()
     try:
+        # The models load while Spark looks for the work.
         pool.start()
-        if meanwhile:
-            meanwhile(count)
-        results = pool.map(read_chunks(folder, actors.chunk_rows))
+        with console.spark_progress(context.engines.spark, "tag"):
+            count = write_rows(lake, pending.select("query_id", "text"), folder)
+            if meanwhile:
+                meanwhile(count)
+        progress = console.progress("tag", count, "queries")
+        chunks = read_chunks(folder, actors.chunk_rows) if count else iter(())
+        results = pool.map(chunks, progress.waiting)
         for rows in commit_batches(
             writer, results, run, progress, config.commit_seconds, commit_rows
         ):
@@ -136,7 +133,8 @@ def tag_pending(
     finally:
         pool.stop()
         counted = {name: value for name, value in pool.counted.items() if name != NOT_ASKED}
-        run.metrics |= counted | {
+        run.metrics |= {"model_calls": 0.0} | counted
+        run.metrics |= {
             "abstained": float(abstained),
             "engine_start_seconds": pool.start_seconds,
             "engine_restarts": float(pool.restarts),

@@ -9,7 +9,6 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from tagsieve.engines.actors import Counts
@@ -60,7 +59,8 @@ class VllmEngine:
     ) -> None:
         self._config, self._template = config, template
         self._schema, self._cut = schema, cut
-        self._log = Path(tempfile.gettempdir()) / f"tagsieve-vllm-{uuid.uuid4().hex}.log"
+        # Without a name: it goes when the last process that writes to it does.
+        self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115
 
     async def start(self, counted: Counts) -> None:  # noqa: ARG002
         """Load the model. Raises RunError with vLLM's own words when it does not start."""
@@ -70,7 +70,7 @@ class VllmEngine:
         Fitter(tokenizer, self._template, None, None)
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        with _output_to(self._log):
+        with _output_to(self._log.fileno()):
             try:
                 self._start()
             except ImportError as error:
@@ -173,23 +173,20 @@ class VllmEngine:
 
     def _own_words(self) -> str:
         """The last error in the engine's log; its processes write where this one cannot look."""
-        if not self._log.exists():
-            return ""
-        lines = self._log.read_text(errors="replace").splitlines()
+        lines = _written(self._log.fileno()).splitlines()
         told = [line for line in lines if "Error" in line and "EngineDeadError" not in line]
         return told[-1].split("] ", 1)[-1].strip() if told else ""
 
 
 @contextmanager
-def _output_to(log: Path) -> Iterator[None]:
-    """What this process and those it starts write goes to `log`, and to the usual place at the
-    end: what they write later stays in the log."""
+def _output_to(log: int) -> Iterator[None]:
+    """What this process and those it starts write goes to the file `log`, and to the usual place at
+    the end: what they write later stays in the log."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = [os.dup(1), os.dup(2)]
-    with log.open("wb") as stream:
-        for number in (1, 2):
-            os.dup2(stream.fileno(), number)
+    for number in (1, 2):
+        os.dup2(log, number)
     try:
         yield
     finally:
@@ -198,4 +195,9 @@ def _output_to(log: Path) -> Iterator[None]:
         for number, old in zip((1, 2), kept, strict=True):
             os.dup2(old, number)
             os.close(old)
-        sys.stderr.write(log.read_text(errors="replace"))
+        sys.stderr.write(_written(log))
+
+
+def _written(log: int) -> str:
+    """What is in a file, whose place for writing stays where it is."""
+    return os.pread(log, os.fstat(log).st_size, 0).decode(errors="replace")
