@@ -7,7 +7,6 @@ keeps rows from being written twice is the commit itself (`Lake.append_next`).
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import threading
@@ -85,8 +84,6 @@ def read_lease(files: Any, place: str) -> dict[str, Any] | None:
 def lives(held: dict[str, Any]) -> bool:
     """Whether a lease's holder still is, for all that can be seen from here."""
     if held["machine"] == socket.gethostname():
-        if held["process"] == os.getpid():
-            return True
         try:
             return bool(psutil.Process(held["process"]).create_time() == held["since"])
         except psutil.NoSuchProcess:

@@ -40,7 +40,6 @@ def test_lease_is_taken_over_from_the_dead_only(lake, monkeypatch, held, free):
 
     mine = tagsieve.lease._mine
     monkeypatch.setattr(tagsieve.lease, "_mine", lambda run_id: mine(run_id) | held)
-    monkeypatch.setattr(tagsieve.lease.os, "getpid", lambda: 1)
     with lease(lake, "work", "first"):
         monkeypatch.setattr(tagsieve.lease, "_mine", mine)
         if free:
