@@ -522,9 +522,19 @@ class Lake:
                 if attempt == 9:
                     raise
 
-    def append(self, frame: DataFrame, name: str) -> None:
-        """Append a Spark frame (its columns are picked by name)."""
-        self._writer(frame, name).mode("append").save(self.spark_uri(self.uri(name)))
+    def append(
+        self, frame: DataFrame, name: str, transaction: tuple[str, int] | None = None
+    ) -> None:
+        """Append a Spark frame (its columns are picked by name).
+
+        `transaction`: an application and the number of its commit, as of `append_next`; nothing is
+        written when that number is there already.
+        """
+        writer = self._writer(frame, name).mode("append")
+        if transaction is not None:
+            app_id, number = transaction
+            writer = writer.option("txnAppId", app_id).option("txnVersion", number)
+        writer.save(self.spark_uri(self.uri(name)))
 
     def insert_new(self, frame: DataFrame, name: str) -> None:
         """Append the rows of a Spark frame whose key is not in the table.

@@ -94,6 +94,7 @@ def tag_cascade(context: Context, config: CascadeConfig, tagger: str) -> None:
     """
     run, lake, spark = context.run, context.lake, context.engines.spark
     memory, llm = memory_fingerprint(config.memory), llm_fingerprint(config.llm)
+    commits = lake.commits_of("raw_tags", f"tag {tagger}")
     seen = answers_of(context, tagger).select("query_id")
     seen = seen.unionByName(quarantined_of(context, llm))
     todo = distinct_queries(pinned_samples(context)).join(seen, "query_id", "left_anti")
@@ -118,7 +119,8 @@ def tag_cascade(context: Context, config: CascadeConfig, tagger: str) -> None:
         asked = _ask(context, config.llm, llm, rest)
     run.quarantined.update(asked.quarantined)
     run.rejected.update(asked.rejected)
-    _copy(context, tagger, todo, sure, threshold, (memory, llm))
+    rows = _answers(context, tagger, todo, sure, threshold, (memory, llm))
+    lake.append(rows, "raw_tags", (f"tag {tagger}", commits + 1))
     answered = todo.join(answers_of(context, tagger), "query_id", "left_semi")
     run.kept = answered.count()
     # What the memory tagger could not read, the language model has.
@@ -190,14 +192,14 @@ def _threshold(context: Context, config: CascadeConfig, tagger: str, sure: DataF
     return chosen.value
 
 
-def _copy(
+def _answers(
     context: Context,
     tagger: str,
     todo: DataFrame,
     sure: DataFrame,
     threshold: float,
     taggers: tuple[str, str],
-) -> None:
+) -> DataFrame:
     """The answers, of whichever tagger, under the cascade's own name."""
     memory, llm = (answers_of(context, name) for name in taggers)
     confident = sure.where(F.col("confidence") >= threshold).select("query_id")
@@ -209,4 +211,4 @@ def _copy(
         )
     )
     named = rows.withColumns({"tagger": F.lit(tagger), "run_id": F.lit(context.run.run_id)})
-    context.lake.insert_new(named.select(*TABLES["raw_tags"].schema.names), "raw_tags")
+    return named.select(*TABLES["raw_tags"].schema.names)

@@ -123,9 +123,10 @@ def tag_pending(
             count = write_rows(lake, pending.select("query_id", "text"), folder)
             if meanwhile:
                 meanwhile(count)
+        if not count:  # nobody waits for the models then
+            return 0
         progress = console.progress("tag", count, "queries")
-        chunks = read_chunks(folder, actors.chunk_rows) if count else iter(())
-        results = pool.map(chunks, progress.waiting)
+        results = pool.map(read_chunks(folder, actors.chunk_rows), progress.waiting)
         for rows in commit_batches(
             writer, results, run, progress, config.commit_seconds, commit_rows
         ):
