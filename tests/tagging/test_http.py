@@ -284,7 +284,7 @@ def test_fingerprint_has_what_decides_the_answer_and_nothing_else(make_config):
         {"base_url": "https://elsewhere/v1"},
         {"concurrency": 1, "retries": 9, "timeout_seconds": 1},
         {"api_key_env": "SOME_KEY", "budget": {"requests": 5}},
-        {"commit_rows": 3, "max_failures": 7},
+        {"commit_rows": 30, "max_failures": 7},
     ]
     other = [
         {"model": "another"},
