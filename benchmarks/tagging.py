@@ -149,6 +149,35 @@ def timed_step(folder: Path, tagger: Any) -> dict[str, Any]:
     }
 
 
+def in_pairs(kind: str, folder: Path, pairs: int) -> dict[str, Any]:
+    """The bare engine and the whole step one after the other, in alternating order; the rows are
+    compared after each pair."""
+    runs: dict[str, list[dict[str, Any]]] = {"bare": [], "step": []}
+    for pair in range(pairs):
+        print(f"pair {pair + 1} of {pairs}", flush=True)
+        for name in ("bare", "step") if pair % 2 == 0 else ("step", "bare"):
+            runs[name].append(child(f"{kind}-{name}", folder))
+        compare_rows(folder)
+    rates = {name: [run["rows_per_second"] for run in listed] for name, listed in runs.items()}
+    shares = [step / bare for step, bare in zip(rates["step"], rates["bare"], strict=True)]
+    return {
+        **runs,
+        "medians": {name: round(statistics.median(listed), 1) for name, listed in rates.items()},
+        "shares": [round(share, 4) for share in shares],
+        "share_median": round(statistics.median(shares), 4),
+    }
+
+
+def for_readme(what: str, queries: int, figures: dict[str, Any]) -> tuple[str, str]:
+    """A row of the README's table: the median rates, and the shares with their spread."""
+    shares, medians = figures["shares"], figures["medians"]
+    return (
+        f"{what}, {len(shares)} pairs of {queries:,} queries",
+        f"{medians['step']:,.0f} of {medians['bare']:,.0f} rows/s ({figures['share_median']:.0%}; "
+        f"{min(shares):.0%} to {max(shares):.0%})",
+    )
+
+
 # --- vLLM ---------------------------------------------------------------------------------------
 
 
@@ -158,33 +187,14 @@ def vllm_benchmark(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     make_lake(folder, queries)
     print("teaching the model", flush=True)
     child("teach", folder)
-    bare, step = [], []
-    for pair in range(options.pairs):
-        print(f"pair {pair + 1} of {options.pairs}", flush=True)
-        order = ("bare", "step") if pair % 2 == 0 else ("step", "bare")
-        for name in order:
-            (bare if name == "bare" else step).append(child(f"vllm-{name}", folder))
-        compare_rows(folder)
+    figures = in_pairs("vllm", folder, options.pairs)
     others = [child("vllm-ray-data", folder)] if options.ray_data_llm else []
-    shares = [s["rows_per_second"] / b["rows_per_second"] for s, b in zip(step, bare, strict=True)]
-    share = statistics.median(shares)
-    rates = [statistics.median(r["rows_per_second"] for r in runs) for runs in (step, bare)]
     return {
         "queries": len(queries),
         "engine": ENGINE,
-        "bare": bare,
-        "step": step,
+        **figures,
         "ray_data_llm": others,
-        "shares": [round(s, 4) for s in shares],
-        "share_median": round(share, 4),
-        "readme": [
-            (
-                f"tag step with vLLM against `LLM.generate`, {len(shares)} pairs of "
-                f"{len(queries):,} queries",
-                f"{rates[0]:,.0f} of {rates[1]:,.0f} rows/s ({share:.0%}; "
-                f"{min(shares):.0%} to {max(shares):.0%})",
-            )
-        ],
+        "readme": [for_readme("tag step with vLLM against `LLM.generate`", len(queries), figures)],
     }
 
 
@@ -329,35 +339,16 @@ def http_benchmark(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         while not (folder / "url").exists():
             assert endpoint.poll() is None, "the endpoint did not start"
             time.sleep(0.1)
-        bare, step = [], []
-        for pair in range(options.pairs):
-            print(f"pair {pair + 1} of {options.pairs}", flush=True)
-            order = ("bare", "step") if pair % 2 == 0 else ("step", "bare")
-            for name in order:
-                (bare if name == "bare" else step).append(child(f"http-{name}", folder))
-            compare_rows(folder)
+        figures = in_pairs("http", folder, options.pairs)
     finally:
         endpoint.terminate()
         endpoint.wait()
-    shares = [s["rows_per_second"] / b["rows_per_second"] for s, b in zip(step, bare, strict=True)]
-    share = statistics.median(shares)
-    rates = [statistics.median(r["rows_per_second"] for r in runs) for runs in (step, bare)]
     return {
         "queries": len(queries),
         "concurrency": HTTP_CONCURRENCY,
         "answer_seconds": HTTP_SECONDS,
-        "bare": bare,
-        "step": step,
-        "shares": [round(s, 4) for s in shares],
-        "share_median": round(share, 4),
-        "readme": [
-            (
-                f"tag step over HTTP against bare `asyncio`, {len(shares)} pairs of "
-                f"{len(queries):,} queries",
-                f"{rates[0]:,.0f} of {rates[1]:,.0f} rows/s ({share:.0%}; "
-                f"{min(shares):.0%} to {max(shares):.0%})",
-            )
-        ],
+        **figures,
+        "readme": [for_readme("tag step over HTTP against bare `asyncio`", len(queries), figures)],
     }
 
 

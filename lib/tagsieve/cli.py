@@ -7,7 +7,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ import tagsieve
 from tagsieve.errors import TagsieveError, UsageError
 
 if TYPE_CHECKING:
+    from tagsieve.engines.context import Engines
     from tagsieve.lake import Lake
-    from tagsieve.recipe import StepName
+    from tagsieve.recipe import Recipe, StepName
 
 _STEP_HELP = {
     "ingest": "Read files into samples; refused rows go to rejects.",
@@ -72,6 +74,16 @@ _LAKE_OPTION = click.option(
 )
 
 
+@contextmanager
+def _engines(ctx: click.Context, recipe: Recipe, ray_beside_spark: bool) -> Iterator[Engines]:
+    """The engines of a recipe, closed on every path."""
+    from tagsieve.engines.context import Engines
+
+    verbose = _verbose(ctx.find_root())
+    with closing(Engines(recipe.spark, recipe.ray, verbose, ray_beside_spark)) as engines:
+        yield engines
+
+
 def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | None) -> None:
     @main.command(name, help=help_text)
     @click.argument("recipe")
@@ -98,16 +110,11 @@ def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | Non
             show_plan(loaded, chosen)
             return
         from tagsieve.console import Console
-        from tagsieve.engines.context import Engines
         from tagsieve.runner import run_steps, show_outcome
 
         console = Console()
-        verbose = bool(ctx.parent and ctx.parent.params["verbose"])
-        engines = Engines(loaded.spark, loaded.ray, verbose, "tag" in chosen)
-        try:
+        with _engines(ctx, loaded, "tag" in chosen) as engines:
             run_steps(loaded, chosen, console, engines, limit)
-        finally:
-            engines.close()
         if steps is None:
             show_outcome(loaded, console)
 
@@ -144,16 +151,12 @@ def replay(
 ) -> None:
     """Try again what the recipe's tagger has in quarantine."""
     from tagsieve.console import Console
-    from tagsieve.engines.context import Engines
     from tagsieve.recipe import load_recipe
     from tagsieve.runner import run_replay
 
     loaded = load_recipe(recipe, overrides)
-    engines = Engines(loaded.spark, loaded.ray, _verbose(ctx.find_root()), True)
-    try:
+    with _engines(ctx, loaded, ray_beside_spark=True) as engines:
         run_replay(loaded, reasons, Console(), engines, limit)
-    finally:
-        engines.close()
 
 
 @main.command()

@@ -49,13 +49,10 @@ class Progress:
         if not self._done:
             self._first, self._started = count, now
         self._done += count
-        wait = 0.5 if self._console.live else SECONDS_BETWEEN_LINES
-        if now - self._shown >= wait:
-            self._shown = now
-            self._console.status(self.text(now))
+        self.show(self.text(now))
 
-    def waiting(self, text: str) -> None:
-        """Show what is waited for, as often as progress would be shown."""
+    def show(self, text: str) -> None:
+        """Show `text`, unless something was shown a moment ago."""
         now = time.monotonic()
         if now - self._shown >= (0.5 if self._console.live else SECONDS_BETWEEN_LINES):
             self._shown = now

@@ -28,8 +28,8 @@ from tagsieve.tagging.work import (
     count_queries,
     distinct_queries,
     pinned_samples,
-    quarantined_of,
     tag_pending,
+    unanswered,
     writer_of,
 )
 
@@ -95,9 +95,7 @@ def tag_cascade(context: Context, config: CascadeConfig, tagger: str) -> None:
     run, lake, spark = context.run, context.lake, context.engines.spark
     memory, llm = memory_fingerprint(config.memory), llm_fingerprint(config.llm)
     commits = lake.commits_of("raw_tags", f"tag {tagger}")
-    seen = answers_of(context, tagger).select("query_id")
-    seen = seen.unionByName(quarantined_of(context, llm))
-    todo = distinct_queries(pinned_samples(context)).join(seen, "query_id", "left_anti")
+    todo = unanswered(context, distinct_queries(pinned_samples(context)), tagger, llm)
     if context.limit is not None:
         todo = todo.orderBy("query_id").limit(context.limit)
     folder = lake.work_uri(run.run_id, "cascade")
@@ -133,9 +131,7 @@ def _ask(context: Context, config: SingleTaggerConfig, tagger: str, queries: Dat
     """Have one tagger answer those of `queries` that it has not answered yet."""
     run = StepRun(context.lake, context.run.run_id, context.run.step, context.run.unit)
     writer = writer_of(context.lake, tagger)
-    seen = answers_of(context, tagger).select("query_id")
-    seen = seen.unionByName(quarantined_of(context, tagger))
-    pending = queries.join(seen, "query_id", "left_anti")
+    pending = unanswered(context, queries, tagger)
     try:
         run.input = tag_pending(context, config, tagger, writer, pending, run)
     finally:

@@ -9,12 +9,11 @@ from tagsieve.tagging.config import CascadeConfig, TagConfig
 from tagsieve.tagging.taggers import tagger_fingerprint
 from tagsieve.tagging.work import (
     OVER_BUDGET,
-    answers_of,
     count_queries,
     distinct_queries,
     pinned_samples,
-    quarantined_of,
     tag_pending,
+    unanswered,
     writer_of,
 )
 
@@ -39,10 +38,7 @@ def tag(context: Context, config: TagConfig) -> None:
             tag_cascade(context, config, tagger)
         else:
             writer = writer_of(context.lake, tagger)
-            queries = distinct_queries(pinned_samples(context))
-            seen = answers_of(context, tagger).select("query_id")
-            seen = seen.unionByName(quarantined_of(context, tagger))
-            pending = queries.join(seen, "query_id", "left_anti")
+            pending = unanswered(context, distinct_queries(pinned_samples(context)), tagger)
 
             def count_known(count: int) -> None:
                 run.known = 0 if context.limit is not None else count_queries(context) - count

@@ -61,6 +61,16 @@ def quarantined_of(context: Context, tagger: str, reasons: Sequence[str] = ()) -
     return rows.select("query_id").distinct()
 
 
+def unanswered(
+    context: Context, queries: DataFrame, tagger: str, quarantined_for: str | None = None
+) -> DataFrame:
+    """Those of `queries` that have no row of a tagger and do not lie in quarantine, for it or for
+    the tagger that it leaves them to."""
+    seen = answers_of(context, tagger).select("query_id")
+    seen = seen.unionByName(quarantined_of(context, quarantined_for or tagger))
+    return queries.join(seen, "query_id", "left_anti")
+
+
 def quarantine_of_run(context: Context, tagger: str) -> DataFrame:
     """`query_id` of what this run put into quarantine for a tagger."""
     mine = F.col("run_id") == context.run.run_id
@@ -126,7 +136,7 @@ def tag_pending(
         if not count:  # nobody waits for the models then
             return 0
         progress = console.progress("tag", count, "queries")
-        results = pool.map(read_chunks(folder, actors.chunk_rows), progress.waiting)
+        results = pool.map(read_chunks(folder, actors.chunk_rows), progress.show)
         for rows in commit_batches(
             writer, results, run, progress, config.commit_seconds, commit_rows
         ):
@@ -134,8 +144,9 @@ def tag_pending(
     finally:
         pool.stop()
         counted = {name: value for name, value in pool.counted.items() if name != NOT_ASKED}
-        run.metrics |= {"model_calls": 0.0} | counted
         run.metrics |= {
+            "model_calls": 0.0,
+            **counted,
             "abstained": float(abstained),
             "engine_start_seconds": pool.start_seconds,
             "engine_restarts": float(pool.restarts),

@@ -66,17 +66,14 @@ def load_prompt(name: str, fields: tuple[str, ...]) -> PromptTemplate:
     Raises UsageError when it is not there, is not YAML with `text` or `messages`, or lacks one of
     `fields`.
     """
-    packaged = _PACKAGED / f"{name}.yaml"
-    known = ", ".join(packaged_prompts())
+    packaged = packaged_prompts()
+    file = _PACKAGED / f"{name}.yaml" if name in packaged else Path(name)
     try:
-        if name in packaged_prompts():
-            values = yaml.safe_load(packaged.read_text("utf-8"))
-        else:
-            values = yaml.safe_load(Path(name).read_text("utf-8"))
+        values = yaml.safe_load(file.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"prompt {name!r}: neither a packaged prompt ({known}) nor a file that can be read: "
-            f"{error}"
+            f"prompt {name!r}: neither a packaged prompt ({', '.join(packaged)}) nor a file that "
+            f"can be read: {error}"
         ) from error
     except yaml.YAMLError as error:
         raise UsageError(f"prompt {name!r}: not YAML: {error}") from error
