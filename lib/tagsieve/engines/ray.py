@@ -30,6 +30,8 @@ def start_ray(config: RayConfig, verbose: bool = False) -> None:
     """
     # An actor would otherwise hide the GPUs from children that ask for none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # An embedded Ray would run its workers at the lowest priority, below Spark's idle JVM.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     if not verbose:
         # Ray's C++ side writes to this process's stderr past Python's logging.
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
