@@ -48,7 +48,7 @@ ANSWER = '[{"tag": "information retrieval", "explanation": "the query asks for f
 WINDOW = (64, 64, 64, 300)
 """Tokens of the prompts on which the model is taught: mostly their ends, to be quick."""
 
-MEMORY_SIZES = (10_000, 100_000, 1_000_000)
+MEMORY_SIZES = (10_000, 100_000, 1_000_000, 4_000_000)
 
 
 def main() -> None:

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 
 from tagsieve.lake import Lake
+
+READ_BYTES = 2**20
 
 
 def write_rows(lake: Lake, frame: DataFrame, folder: str) -> int:
@@ -18,12 +21,11 @@ def write_rows(lake: Lake, frame: DataFrame, folder: str) -> int:
 
 
 def read_chunks(folder: str, rows: int) -> Iterator[pa.Table]:
-    """Tables of `rows` rows (the last one fewer); one, and what is read ahead, are in memory."""
+    """Tables of `rows` rows (the last one fewer), decoded as they are asked for: a dataset's scanner
+    would hold whole row groups, read ahead, which is most of a file."""
     parts: list[pa.Table] = []
     held = 0
-    for batch in _dataset(folder).to_batches(
-        batch_size=rows, batch_readahead=1, fragment_readahead=1
-    ):
+    for batch in _batches(_dataset(folder), rows):
         parts.append(pa.Table.from_batches([batch]))
         held += batch.num_rows
         while held >= rows:
@@ -34,5 +36,11 @@ def read_chunks(folder: str, rows: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(parts).combine_chunks()
 
 
-def _dataset(folder: str) -> ds.Dataset:
+def _batches(dataset: ds.FileSystemDataset, rows: int) -> Iterator[pa.RecordBatch]:
+    for path in dataset.files:
+        with pq.ParquetFile(path, filesystem=dataset.filesystem, buffer_size=READ_BYTES) as file:
+            yield from file.iter_batches(batch_size=rows)
+
+
+def _dataset(folder: str) -> ds.FileSystemDataset:
     return ds.dataset(folder, format="parquet")

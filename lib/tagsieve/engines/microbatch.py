@@ -25,7 +25,7 @@ FAILURE = pa.struct(
 )
 """What an actor says of a row that it could not do; null for the others."""
 
-COMMIT_BYTES = 256 * 2**20
+COMMIT_BYTES = 16 * 2**20
 """Rows of this many bytes are committed whatever the settings say: they wait in memory."""
 
 SHARE = 0.1
@@ -108,8 +108,10 @@ def _bytes(batches: list[pa.Table]) -> int:
 def _commit(writer: Writer, batches: list[pa.Table], run: StepRun) -> pa.Table:
     rows = pa.concat_tables(batches)
     failure = rows["failure"].combine_chunks()
-    failed = rows.filter(pc.is_valid(failure))["failure"].to_pylist()
-    good = rows.filter(pc.is_null(failure)).select(TABLES[writer.table].schema.names)
+    failed = failure.drop_null().to_pylist()
+    good = rows.select(TABLES[writer.table].schema.names)
+    if failed:
+        good = good.filter(pc.is_null(failure))
     if failed:
         # Before the others: a run killed in between has no row twice, and none that is lost.
         writer.append("quarantine", _quarantined(failed, run))
