@@ -39,7 +39,7 @@ import common
 sys.path.insert(0, str(common.ROOT / "tests"))
 
 PAIRS = 5
-VLLM_QUERIES = 15_000
+VLLM_QUERIES = 30_000
 HTTP_QUERIES = 12_000
 HTTP_CONCURRENCY = 64
 HTTP_SECONDS = 0.05
