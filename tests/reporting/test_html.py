@@ -163,3 +163,9 @@ def test_report_below_a_plain_file_names_the_setting(run_report, full_lake, tmp_
     with pytest.raises(RunError, match=r"report.path=.*: cannot be written"):
         run_report(str(tmp_path / "file" / "report.html"), "refused")
     assert rows_of(full_lake, "runs", run_id="refused")[0]["status"] == "failed"
+
+
+def test_report_of_a_version_that_is_not_analysed_names_the_step(full_lake, engines):
+    configs = (ReportConfig(), ExportConfig(path="out"))
+    with pytest.raises(RunError, match=r"version v7 .* is not analysed; run the step analyze"):
+        recorded(full_lake, engines, "report", "early", report, *configs, "mine", "v7")

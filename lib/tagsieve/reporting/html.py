@@ -77,6 +77,11 @@ def _facts(context: Context, config: ReportConfig, selection: str, version: str)
         return rows
 
     stats = sorted(of_version("pool_stats"), key=lambda row: -row["samples"])
+    if not stats:
+        raise RunError(
+            f"report: ontology version {version} in lake {lake.root} is not analysed; run the step "
+            "analyze first"
+        )
     recall = of_version("pool_recall")
     tag_funnel = sorted(of_version("tag_funnel"), key=lambda row: row["position"])
     samples = lake.read(spark, "samples", read["samples"])
