@@ -28,7 +28,8 @@ def vllm_server(tiny_llama, tmp_path):
         "--dtype", "float32", "--enforce-eager", "--max-num-seqs", "64",
         "--kv-cache-memory-bytes", str(64 * 2**20),
         # A random model that may write white space between two parts of JSON writes nothing else.
-        "--structured-outputs-config", json.dumps({"backend": "xgrammar", "disable_any_whitespace": True}),
+        "--structured-outputs-config",
+        json.dumps({"backend": "xgrammar", "disable_any_whitespace": True}),
     ]  # fmt: skip
     log = (tmp_path / "serve.log").open("w")
     server = subprocess.Popen(

@@ -21,8 +21,10 @@ def write_rows(lake: Lake, frame: DataFrame, folder: str) -> int:
 
 
 def read_chunks(folder: str, rows: int) -> Iterator[pa.Table]:
-    """Tables of `rows` rows (the last one fewer), decoded as they are asked for: a dataset's scanner
-    would hold whole row groups, read ahead, which is most of a file."""
+    """Tables of `rows` rows (the last one fewer), decoded as they are asked for.
+
+    Not by a dataset's scanner, which holds whole row groups, read ahead: most of a file.
+    """
     parts: list[pa.Table] = []
     held = 0
     for batch in _batches(_dataset(folder), rows):
