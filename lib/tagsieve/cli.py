@@ -113,7 +113,8 @@ def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | Non
         from tagsieve.runner import run_steps, show_outcome
 
         console = Console()
-        with _engines(ctx, loaded, "tag" in chosen) as engines:
+        by_ray = {"tag", "normalize"} if "semantic" in loaded.normalize.steps else {"tag"}
+        with _engines(ctx, loaded, not by_ray.isdisjoint(chosen)) as engines:
             run_steps(loaded, chosen, console, engines, limit)
         if steps is None:
             show_outcome(loaded, console)
@@ -178,6 +179,7 @@ def status(lake: str | None, runs: int) -> None:
 
 @main.command()
 @click.argument("table")
+@click.argument("name", required=False)
 @_LAKE_OPTION
 @click.option("--where", help="An SQL condition on the table's columns.")
 @click.option("--columns", help="Comma-separated columns; default: all.")
@@ -188,14 +190,48 @@ def status(lake: str | None, runs: int) -> None:
     show_default=True,
     help="How many rows to show.",
 )
+@click.option("--version", help="Ontology version of a tag; default: the newest.")
 def inspect(
-    table: str, lake: str | None, where: str | None, columns: str | None, rows: int
+    table: str,
+    name: str | None,
+    lake: str | None,
+    where: str | None,
+    columns: str | None,
+    rows: int,
+    version: str | None,
 ) -> None:
-    """Show a table: where it lies, its version, schema and a few rows."""
+    """Show a table: where it lies, its version, schema and a few rows; or, with `tag NAME`, what
+    became of a raw tag."""
     from tagsieve.console import Console
-    from tagsieve.inspecting import show_table
+    from tagsieve.inspecting import show_table, show_tag
 
-    show_table(_open_lake(lake), table, Console(), where, columns, rows)
+    if table == "tag":
+        if name is None:
+            raise UsageError("inspect tag: name the tag, as in inspect tag information_retrieval")
+        show_tag(_open_lake(lake), name, Console(), version)
+    elif name is not None:
+        raise UsageError(f"inspect {table}: only `inspect tag` takes a name; rows by --where")
+    else:
+        show_table(_open_lake(lake), table, Console(), where, columns, rows)
+
+
+@main.command()
+@click.argument("old")
+@click.argument("new")
+@_LAKE_OPTION
+@click.option(
+    "--rows",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="How many tags of each kind to show.",
+)
+def diff(old: str, new: str, lake: str | None, rows: int) -> None:
+    """Show what became of tags from one ontology version to another."""
+    from tagsieve.console import Console
+    from tagsieve.inspecting import show_changes
+
+    show_changes(_open_lake(lake), old, new, Console(), rows)
 
 
 @main.command()

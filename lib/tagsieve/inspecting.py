@@ -106,6 +106,38 @@ def show_table(
             console.line(f"{column}: {_cell(value)}")
 
 
+def show_tag(lake: Lake, name: str, console: Console, version: str | None) -> None:
+    """Print the way of a raw tag through the steps of an ontology version."""
+    from tagsieve.ontology.tracing import trace
+
+    found = trace(lake, name, version)
+    console.line(f"version {found.version} of tagger {found.tagger}")
+    console.table(f"raw tag {found.raw_tag}", ["step", "becomes", ""], found.steps)
+
+
+def show_changes(lake: Lake, old: str, new: str, console: Console, rows: int) -> None:
+    """Print how many tags were born, dropped, merged, split and renamed between two versions, and
+    the most used of each."""
+    from tagsieve.ontology.tracing import changes
+
+    found = changes(lake, old, new)
+    kinds = ("born", "dropped", "merged", "split", "renamed")
+    listed = {kind: [change for change in found if change.kind == kind] for kind in kinds}
+    console.table(
+        f"tags from {old} to {new}", ["", "tags"], [[kind, len(listed[kind])] for kind in kinds]
+    )
+    for kind in kinds:
+        if listed[kind] and rows:
+            console.table(
+                f"{kind}, most used first",
+                [old, new, "uses"],
+                [
+                    [", ".join(change.old), ", ".join(change.new), change.uses]
+                    for change in listed[kind][:rows]
+                ],
+            )
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")

@@ -55,8 +55,12 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
     work: dict[StepName, tuple[int, str, str]] = {
         "ingest": (reads, "rows", f"{samples:,} samples in the lake; about {new:,} rows are new"),
         "tag": (cost.queries, "queries", cost.told) if cost else (0, "queries", ""),
-        "normalize": (rows, "queries", f"min_count {recipe.normalize.min_count}"),
-        "analyze": (rows, "samples", "diversity, complexity, recall, funnel"),
+        "normalize": (
+            rows,
+            "queries",
+            f"{', '.join(recipe.normalize.steps)}; min_count {recipe.normalize.min_count}",
+        ),
+        "analyze": (rows, "samples", "diversity, complexity, recall"),
         "select": (rows, "samples", f"{recipe.select.strategy}, {recipe.select.size:,} rows"),
         "export": (recipe.select.size, "rows", f"{formats} in {recipe.export.path}"),
         "report": (1, "file", recipe.report.path or f"{recipe.export.path}/report.html"),

@@ -1,8 +1,8 @@
-"""Figures of pools and the funnel, against values worked out by hand."""
+"""Figures of pools, against values worked out by hand."""
 
 import pytest
 
-from tagsieve.ontology.analysis import funnel, pool_recall, pool_stats
+from tagsieve.ontology.analysis import pool_recall, pool_stats
 
 TAGGED = "pool string, sample_id string, tags array<string>, turn_tags array<array<string>>"
 ROWS = "raw_tag string, count long, status string, rule_tag string"
@@ -53,28 +53,3 @@ def test_pool_recall_has_every_ordered_pair_and_null_without_tags(pool_tags):
         ("mute", "code"): None,
         ("mute", "chat"): None,
     }
-
-
-def test_funnel_counts_tags_and_occurrences_after_each_step(spark):
-    rows = [
-        ("SQL", 5, "kept", "sql"),
-        ("sql", 9, "kept", "sql"),
-        ("rust", 3, "kept", "rust"),
-        ("zig", 2, "rare", None),
-        ("odd", 1, "rare", None),
-    ]
-    found = funnel(spark.createDataFrame(rows, ROWS)).orderBy("position").collect()
-    assert [tuple(row) for row in found] == [
-        (0, "raw", 5, 20),
-        (1, "frequency", 3, 17),
-        (2, "rule", 2, 17),
-    ]
-
-
-def test_funnel_of_rare_tags_only_ends_at_zero(spark):
-    found = funnel(spark.createDataFrame([("odd", 1, "rare", None)], ROWS)).orderBy("position")
-    assert [tuple(row)[1:] for row in found.collect()] == [
-        ("raw", 1, 1),
-        ("frequency", 0, 0),
-        ("rule", 0, 0),
-    ]

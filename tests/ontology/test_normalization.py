@@ -2,13 +2,16 @@
 
 import gzip
 import json
+from collections import Counter
 
 import pytest
 
+from parity import association
 from parity import normalization as reference
-from tagsieve.ontology.analysis import funnel
+from tagsieve.ontology.building import Build
 from tagsieve.ontology.config import PROTECTED, NormalizeConfig
-from tagsieve.ontology.normalization import ontology_rows, sample_tags, tag_counts
+from tagsieve.ontology.edits import Edits
+from tagsieve.ontology.normalization import query_tags, sample_tags, tag_counts
 from tagsieve.records import query_id
 
 SAMPLES = "sample_id string, query_ids array<string>"
@@ -31,15 +34,29 @@ def frames(spark):
 
 
 @pytest.fixture
-def ontology(spark):
-    """Raw tag -> (count, status, rule_tag), of given counts."""
+def build(make_context):
+    """A finished build of frames under a config."""
+
+    def make(samples, raw_tags, steps=("frequency", "rule"), edits=None, **config):
+        settings = NormalizeConfig(steps=steps, **config)
+        made = Build.begin(make_context("normalize"), settings, edits or Edits(), raw_tags, samples)
+        made.finish()
+        return made
+
+    return make
+
+
+@pytest.fixture
+def ontology(frames, build):
+    """Raw tag -> (count, status, rule_tag), of given counts: each tag in queries of its own."""
 
     def make(counts, partitions=1, **config):
-        frame = spark.createDataFrame(list(counts.items()), COUNTS).repartition(partitions)
-        rows = ontology_rows(frame, NormalizeConfig(**config)).collect()
-        assert all(row["tag"] == row["rule_tag"] for row in rows)
+        queries = {f"{tag} {n}": [tag] for tag, uses in counts.items() for n in range(uses)}
+        samples, raw_tags = frames({query: [query] for query in queries}, queries, partitions)
+        rows = build(samples, raw_tags, **config).rows.collect()
+        assert all(row["status"] == "rare" or row["tag"] == row["rule_tag"] for row in rows)
         assert len(rows) == len(counts)
-        return {row["raw_tag"]: (row["count"], row["status"], row["rule_tag"]) for row in rows}
+        return {row["raw_tag"]: (row["count"], row["status"], row["tag"]) for row in rows}
 
     return make
 
@@ -49,9 +66,9 @@ def test_tag_counts_are_over_distinct_queries_of_samples(frames):
         {"s1": ["q1", "q2"], "s2": ["q1"], "s3": ["q1", "q1"], "s4": ["q4"]},
         {"q1": ["sql", "sql", "Rust"], "q2": ["sql"], "q3": ["sql", "orphan"], "q4": []},
     )
-    by_query = tag_counts(raw_tags, samples, NormalizeConfig())
+    by_query = tag_counts(raw_tags, samples, "queries")
     assert dict(by_query.collect()) == {"sql": 2, "Rust": 1}
-    by_turn = tag_counts(raw_tags, samples, NormalizeConfig(weight="occurrences"))
+    by_turn = tag_counts(raw_tags, samples, "occurrences")
     assert dict(by_turn.collect()) == {"sql": 5, "Rust": 4}
 
 
@@ -64,23 +81,29 @@ def test_ontology_at_min_count_keeps_and_below_drops(ontology):
 
 
 @pytest.mark.parametrize(
-    ("count_after", "stats", "maths"),
+    ("steps", "stats", "maths"),
     [
-        ("raw", [(2, "kept", "statistics"), (1, "rare", None)], (1, "rare", None)),
-        ("rule", [(2, "kept", "statistics"), (1, "kept", "statistics")], (1, "rare", None)),
+        (["frequency", "rule"], [(2, "kept", "statistics"), (1, "rare", None)], (1, "rare", None)),
+        (
+            ["rule", "frequency"],
+            [(2, "kept", "statistics"), (1, "kept", "statistics")],
+            (1, "rare", None),
+        ),
     ],
 )
-def test_ontology_count_after_rule_measures_the_stem_group(ontology, count_after, stats, maths):
+def test_ontology_frequency_after_rule_measures_the_stem_group(ontology, steps, stats, maths):
     counts = {"statistics": 2, "Statistic": 1, "maths": 1}
-    rows = ontology(counts, min_count=2, count_after=count_after)
+    rows = ontology(counts, min_count=2, steps=steps)
     assert [rows["statistics"], rows["Statistic"]] == stats
     assert rows["maths"] == maths
 
 
-def test_ontology_count_after_rule_keeps_a_group_of_rare_spellings(ontology):
-    rows = ontology({"Web_App": 1, "web app": 1, "web apps": 1}, min_count=3, count_after="rule")
+def test_ontology_frequency_after_rule_keeps_a_group_of_rare_spellings(ontology):
+    rows = ontology(
+        {"Web_App": 1, "web app": 1, "web apps": 1}, min_count=3, steps=["rule", "frequency"]
+    )
     assert {row[1:] for row in rows.values()} == {("kept", "web app")}
-    rows = ontology({"Web_App": 1, "web app": 1}, min_count=3, count_after="rule")
+    rows = ontology({"Web_App": 1, "web app": 1}, min_count=3, steps=["rule", "frequency"])
     assert {row[1:] for row in rows.values()} == {("rare", None)}
 
 
@@ -109,6 +132,17 @@ def test_ontology_keeps_languages_apart_and_every_tag_visible(ontology):
     assert {row[2] for row in rows.values()} == {tag.lower() for tag in tags}
 
 
+def test_frequency_after_rule_counts_a_query_once_for_all_its_spellings(frames, build):
+    samples, raw_tags = frames(
+        {"s1": ["q1"], "s2": ["q2"]}, {"q1": ["Loop", "loops"], "q2": ["loops"]}
+    )
+    for weight in ("queries", "occurrences"):
+        made = build(samples, raw_tags, ["rule", "frequency"], min_count=3, weight=weight)
+        assert {row["status"] for row in made.rows.collect()} == {"rare"}
+    made = build(samples, raw_tags, ["rule", "frequency"], min_count=2)
+    assert {row["tag"] for row in made.rows.collect()} == {"loops"}
+
+
 def test_sample_tags_are_a_union_with_the_turns_in_order(frames, spark):
     samples, raw_tags = frames(
         {
@@ -125,7 +159,7 @@ def test_sample_tags_are_a_union_with_the_turns_in_order(frames, spark):
     samples = samples.unionByName(samples)
     kept = [("Sql", "sql"), ("sql", "sql"), ("rust", "rust"), ("zig", "zig"), ("odd", None)]
     ontology = spark.createDataFrame(kept, "raw_tag string, tag string")
-    rows = sample_tags(samples, raw_tags, ontology).collect()
+    rows = sample_tags(samples, query_tags(raw_tags, ontology)).collect()
     assert len(rows) == 4
     assert {row["sample_id"]: (row["tags"], row["turn_tags"]) for row in rows} == {
         "two turns": (["rust", "sql", "zig"], [["rust", "sql"], ["sql", "zig"]]),
@@ -135,19 +169,29 @@ def test_sample_tags_are_a_union_with_the_turns_in_order(frames, spark):
     }
 
 
-def test_normalisation_is_the_same_for_any_partitioning(frames):
+def test_normalisation_is_the_same_for_any_partitioning(frames, build):
     samples = {f"s{i}": [f"q{i}", f"q{i // 2}"] for i in range(40)}
     spellings = ["Data_Base", "data bases", "data base", "C++", "c", "信息", "unit-test", "testing"]
     answers = {f"q{i}": [spellings[i % 8], spellings[i * i % 7]] for i in range(40)}
     results = []
-    for partitions in (1, 7):
+    for partitions in (1, 4, 32):
         sample_frame, raw_tags = frames(samples, answers, partitions)
-        config = NormalizeConfig(min_count=4)
-        rows = ontology_rows(tag_counts(raw_tags, sample_frame, config), config)
-        tags = sample_tags(sample_frame, raw_tags, rows)
-        results.append((sorted(rows.collect()), sorted(tags.collect())))
-    assert results[0] == results[1]
-    assert len(results[0][1]) == 40
+        made = build(
+            sample_frame,
+            raw_tags,
+            ["frequency", "rule", "semantic", "association"],
+            min_count=4,
+            association={"min_support": 3, "min_confidence": 0.6},
+        )
+        tags = sample_tags(sample_frame, made.per_query)
+        results.append([sorted(made.rows.collect()), made.stages, *_sorted(made.rules, tags)])
+    assert results[0] == results[1] == results[2]
+    assert len(results[0][2]) > 1
+    assert len(results[0][3]) == 40
+
+
+def _sorted(*frames):
+    return [sorted(frame.collect()) for frame in frames]
 
 
 @pytest.fixture
@@ -168,20 +212,57 @@ def real_tags(shared_data):
 
 
 @pytest.mark.parametrize("min_count", [3, 20])
-def test_normalisation_of_real_tags_equals_plain_python(frames, real_tags, min_count):
+def test_normalisation_of_real_tags_equals_plain_python(frames, build, real_tags, min_count):
     samples, answers = real_tags
-    config = NormalizeConfig(min_count=min_count)
     expected_counts = reference.tag_counts(samples, answers)
     expected = reference.ontology(expected_counts, min_count, PROTECTED)
     sample_frame, raw_tags = frames(samples, answers)
-    rows = ontology_rows(tag_counts(raw_tags, sample_frame, config), config).cache()
-    found = {row["raw_tag"]: (row["count"], row["status"], row["tag"]) for row in rows.collect()}
+    made = build(sample_frame, raw_tags, min_count=min_count)
+    found = {r["raw_tag"]: (r["count"], r["status"], r["tag"]) for r in made.rows.collect()}
     assert found == expected
-    tags = sample_tags(sample_frame, raw_tags, rows).collect()
+    tags = sample_tags(sample_frame, made.per_query).collect()
     found_tags = {row["sample_id"]: (row["tags"], row["turn_tags"]) for row in tags}
     assert found_tags == reference.sample_tags(samples, answers, expected)
-    stages = [row[1:] for row in sorted(funnel(rows).collect())]
+    stages = [(stage["stage"], stage["tags"], stage["occurrences"]) for stage in made.stages]
     assert stages == reference.funnel(expected)
     raw, frequency, rule = (tags for _, tags, _ in stages)
     assert raw > frequency > rule > 50
-    rows.unpersist()
+
+
+@pytest.mark.slow
+def test_all_four_steps_on_real_tags_equal_plain_python(frames, build, real_tags, lake):
+    samples, answers = real_tags
+    sample_frame, raw_tags = frames(samples, answers)
+    made = build(
+        sample_frame,
+        raw_tags,
+        ["frequency", "rule", "semantic", "association"],
+        min_count=3,
+        semantic={"eps": 0.15, "min_samples": 3},
+        association={"min_support": 4},
+    )
+    rows = reference.ontology(reference.tag_counts(samples, answers), 3, PROTECTED)
+    uses = Counter()
+    for count, _, rule_tag in rows.values():
+        if rule_tag is not None:
+            uses[rule_tag] += count
+    vectors = {row["tag"]: row["vector"] for row in lake.arrow("tag_vectors").to_pylist()}
+    assert vectors.keys() == uses.keys()
+    names = reference.semantic_names(uses, vectors, eps=0.15, min_samples=3)
+    expected = {raw: names.get(row[2]) for raw, row in rows.items()}
+    assert {row["raw_tag"]: row["tag"] for row in made.rows.collect()} == expected
+
+    baskets = {query: {expected[tag] for tag in tags} - {None} for query, tags in answers.items()}
+    left, rules = association.merged(baskets, min_support=4, min_confidence=0.99)
+    found = {(tuple(r["antecedent"]), r["consequent"]): r["support"] for r in made.rules.collect()}
+    assert found == rules
+    per_query = {row["query_id"]: set(row["query_tags"]) for row in made.per_query.collect()}
+    assert per_query == left
+
+    stages = {stage["stage"]: (stage["tags"], stage["occurrences"]) for stage in made.stages}
+    assert list(stages) == ["raw", "frequency", "rule", "semantic", "association"]
+    assert stages["semantic"][0] == len(set(names.values())) < stages["rule"][0]
+    remaining = [tag for tags in left.values() for tag in tags]
+    assert stages["association"] == (len(set(remaining)), len(remaining))
+    assert len(rules) > 40
+    assert stages["association"][1] < sum(map(len, baskets.values()))

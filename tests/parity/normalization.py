@@ -4,7 +4,9 @@ import unicodedata
 from collections import Counter, defaultdict
 from itertools import groupby
 
+import numpy as np
 from nltk.stem.porter import PorterStemmer
+from sklearn.cluster import DBSCAN
 
 
 def is_word(sign):
@@ -51,6 +53,23 @@ def ontology(counts, min_count, protected):
     return {
         tag: (n, "kept", display[stem_of[tag]]) if tag in kept else (n, "rare", None)
         for tag, n in counts.items()
+    }
+
+
+def semantic_names(uses, vectors, eps, min_samples):
+    """Tag -> the most used, then shortest, then first tag of its DBSCAN cluster."""
+    tags = sorted(uses)
+    wide = np.array([vectors[tag] for tag in tags], dtype=np.float64)
+    wide /= np.linalg.norm(wide, axis=1, keepdims=True)
+    far = np.clip(1 - wide @ wide.T, 0, None)
+    labels = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed").fit_predict(far)
+    members = defaultdict(list)
+    for tag, label in zip(tags, labels, strict=True):
+        members[tag if label < 0 else int(label)].append(tag)
+    return {
+        tag: min(group, key=lambda t: (-uses[t], len(t), t))
+        for group in members.values()
+        for tag in group
     }
 
 

@@ -32,6 +32,11 @@ _DELTA_JARS = (
 )
 
 
+CODE_CACHE = "-XX:ReservedCodeCacheSize=256m"
+"""A JVM that compiles little (-XX:TieredStopAtLevel=1) reserves 48 MB, which the plans of a whole
+run fill; what fails then is any method handle, far from the cause."""
+
+
 def delta_jars() -> list[Path]:
     """Delta's jars in the cache (what Spark itself brings is left out); empty if not fetched."""
     folder = cache_folder() / "ivy" / "jars"
@@ -145,7 +150,7 @@ def start_spark(config: SparkConfig, verbose: bool = False) -> SparkSession:
             # On the class path, not in spark.jars: nothing is copied when local, and Java can
             # share the archived classes.
             "spark.driver.extraClassPath": os.pathsep.join(map(str, jars)),
-            "spark.driver.extraJavaOptions": options,
+            "spark.driver.extraJavaOptions": f"{CODE_CACHE} {options}".strip(),
         }
         if not local:
             settings["spark.jars"] = ",".join(map(str, jars))

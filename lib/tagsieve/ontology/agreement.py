@@ -52,12 +52,12 @@ def query_tags(answers: DataFrame, config: RuleConfig) -> DataFrame:
     )
     counts = (
         given.where(F.col("raw_tag").isNotNull())
-        .groupBy("raw_tag")
+        .groupBy(F.col("raw_tag").alias("tag"))
         .agg((F.count_if("this") + F.count_if("other")).alias("count"))
     )
     forms = with_forms(counts, config)
     shown = forms.join(display_forms(forms), "stem").select(
-        "raw_tag", F.col("rule_tag").alias("tag")
+        F.col("tag").alias("raw_tag"), F.col("rule_tag").alias("tag")
     )
     return (
         given.join(shown, "raw_tag", "left")

@@ -73,27 +73,3 @@ def pool_recall(pool_tags: DataFrame) -> DataFrame:
 def unique_tags(pool_tags: DataFrame) -> DataFrame:
     """The distinct (`pool`, `tag`) pairs."""
     return pool_tags.select("pool", F.explode("tags").alias("tag")).distinct()
-
-
-def funnel(ontology: DataFrame) -> DataFrame:
-    """Tags and their occurrences after each step: `position`, `stage`, `tags`, `occurrences`."""
-    kept = F.col("status") == "kept"
-    stages = [
-        ("raw", F.col("raw_tag"), F.col("count")),
-        ("frequency", F.when(kept, F.col("raw_tag")), F.when(kept, F.col("count"))),
-        ("rule", F.col("rule_tag"), F.when(F.col("rule_tag").isNotNull(), F.col("count"))),
-    ]
-    counted = ontology.agg(
-        F.array(
-            *(
-                F.struct(
-                    F.lit(position).cast("long").alias("position"),
-                    F.lit(stage).alias("stage"),
-                    F.countDistinct(tag).alias("tags"),
-                    F.coalesce(F.sum(count), F.lit(0)).cast("long").alias("occurrences"),
-                )
-                for position, (stage, tag, count) in enumerate(stages)
-            )
-        ).alias("stages")
-    )
-    return counted.select(F.inline("stages"))

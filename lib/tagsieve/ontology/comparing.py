@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -16,7 +17,7 @@ from tagsieve.engines.context import Context
 from tagsieve.errors import RunError
 from tagsieve.lake import Lake
 from tagsieve.ontology.agreement import agreement, answer_counts, answers_of, only_tags, query_tags
-from tagsieve.ontology.config import NormalizeConfig, RuleConfig
+from tagsieve.ontology.config import RuleConfig
 
 TOP_TAGS = 10
 """How many tags that only one tagger gives are shown of each."""
@@ -72,8 +73,8 @@ class Comparison:
                 f"{setting}: that is the recipe's own tagger, {other}; the others in lake "
                 f"{lake.root}: {_listed(there - found)}"
             )
-        config = NormalizeConfig.model_validate_json(made["config"])
-        return cls(made["tagger"], other, config.rule)
+        rule = RuleConfig.model_validate(json.loads(made["config"])["rule"])
+        return cls(made["tagger"], other, rule)
 
     def made_by(self, lake: Lake) -> str | None:
         """The run whose figures of these two taggers are in the lake; None: there are none."""

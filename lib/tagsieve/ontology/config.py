@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tagsieve.config import RecipeModel
 
@@ -33,19 +33,88 @@ class RuleConfig(RecipeModel):
     )
 
 
+class SemanticConfig(RecipeModel):
+    """The semantic step: phrases near each other become one tag."""
+
+    encoder: str | None = Field(
+        None,
+        description="Folder or hub name of a sentence encoder (mean pooling), such as PhraseBERT, "
+        "the paper's; default: the packaged MiniLM.",
+    )
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="The encoder's precision; auto: bfloat16 where the CPU has it."
+    )
+    eps: float = Field(0.05, ge=0, lt=1, description="Cosine distance of neighbours, inclusive.")
+    min_samples: int = Field(
+        2, ge=1, description="DBSCAN: tags within eps, itself among them, that make a core point."
+    )
+    max_diameter: float | None = Field(
+        None,
+        gt=0,
+        lt=2,
+        description="Largest cosine distance within a group; a cluster that chains unlike tags is "
+        "split. Default: DBSCAN's clusters as they are.",
+    )
+    replicas: int = Field(1, ge=1, description="Actors that encode and search, each on its cores.")
+
+
+class AssociationConfig(RecipeModel):
+    """The association step: tags that others imply leave the query."""
+
+    method: Literal["fpgrowth", "pairs"] = Field(
+        "fpgrowth", description="FP-Growth, or only rules with one antecedent, counted as pairs."
+    )
+    min_support: int = Field(
+        40, ge=1, description="Queries that hold a rule: a count, not a share."
+    )
+    min_confidence: float = Field(0.99, gt=0, le=1, description="Of a rule.")
+    apply: Literal["drop", "alias"] = Field(
+        "drop",
+        description="drop: the implied tag leaves queries that have both; alias: it becomes the "
+        "implying tag in every query.",
+    )
+    max_basket: int = Field(
+        50, ge=2, description="Tags of a query that rules are mined from; the most frequent ones."
+    )
+    max_itemsets: int = Field(
+        20_000_000, ge=1, description="FP-Growth is refused when it could find more itemsets."
+    )
+
+
+NormalizeStep = Literal["frequency", "rule", "semantic", "association"]
+
+
 class NormalizeConfig(RecipeModel):
     """The steps that turn raw tags into an ontology version."""
 
-    min_count: int = Field(
-        20, ge=1, description="Raw tags seen less often are `rare` (InsTag's alpha)."
+    steps: tuple[NormalizeStep, ...] = Field(
+        ("frequency", "rule", "semantic", "association"),
+        description="In this order; leave some out, or re-order: rule before frequency counts rule "
+        "tags, and TACOS has frequency, association, rule.",
     )
-    count_after: Literal["raw", "rule"] = Field(
-        "raw", description="Count raw strings (the paper's reading), or rule tags."
+    min_count: int = Field(
+        20, ge=1, description="Tags seen less often are `rare` (InsTag's alpha)."
     )
     weight: Literal["queries", "occurrences"] = Field(
         "queries", description="Count a tag once per distinct query, or once per human turn."
     )
     rule: RuleConfig = Field(default_factory=RuleConfig)
+    semantic: SemanticConfig = Field(default_factory=SemanticConfig)
+    association: AssociationConfig = Field(default_factory=AssociationConfig)
+    edits: str | None = Field(
+        None, description="YAML file with corrections by hand: merge, never_merge, rename."
+    )
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        if len(set(self.steps)) < len(self.steps):
+            raise ValueError("steps: each at most once")
+        place = {step: number for number, step in enumerate(self.steps)}
+        if place.get("frequency", -1) > place.get("association", 4):
+            raise ValueError(
+                "steps: frequency comes before association, whose rules need counted tags"
+            )
+        return self
 
 
 class AnalyzeConfig(RecipeModel):

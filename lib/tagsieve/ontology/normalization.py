@@ -11,48 +11,119 @@ from collections.abc import Iterable
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
-from pyspark.sql.window import Window
 
-from tagsieve.ontology.config import NormalizeConfig, RuleConfig
+from tagsieve.ontology.config import RuleConfig
 
 
-def tag_counts(raw_tags: DataFrame, samples: DataFrame, config: NormalizeConfig) -> DataFrame:
+def tag_counts(raw_tags: DataFrame, samples: DataFrame, weight: str) -> DataFrame:
     """`raw_tag` and `count`: in how many distinct queries (or human turns) each raw tag stands.
 
     Reads `query_id`, `tags` of one tagger's `raw_tags`, and `query_ids` of `samples`: only queries
     that a sample has are counted.
     """
-    asked = samples.select(F.explode("query_ids").alias("query_id"))
-    weights = (
-        asked.distinct().withColumn("weight", F.lit(1))
-        if config.weight == "queries"
-        else asked.groupBy("query_id").agg(F.count("*").alias("weight"))
-    )
     once = raw_tags.select("query_id", F.array_distinct("tags.tag").alias("tags"))
     return (
-        once.join(weights, "query_id")
+        once.join(_asked(samples, weight), "query_id")
         .select(F.explode("tags").alias("raw_tag"), "weight")
         .groupBy("raw_tag")
         .agg(F.sum("weight").cast("long").alias("count"))
     )
 
 
-def with_forms(counts: DataFrame, config: RuleConfig) -> DataFrame:
-    """Add `surface` and `stem` to one row per raw tag (an Arrow UDF: NLTK is Python)."""
+def _asked(samples: DataFrame, weight: str) -> DataFrame:
+    """`query_id` and `weight` of the queries that a sample has."""
+    asked = samples.select(F.explode("query_ids").alias("query_id"))
+    if weight == "queries":
+        return asked.distinct().withColumn("weight", F.lit(1))
+    return asked.groupBy("query_id").agg(F.count("*").alias("weight"))
+
+
+def first_rows(counts: DataFrame) -> DataFrame:
+    """The rows of an ontology before any step: every raw tag kept, as itself."""
+    empty = F.lit(None).cast("string")
+    return counts.select(
+        "raw_tag",
+        "count",
+        F.lit("kept").alias("status"),
+        *(empty.alias(name) for name in ("surface", "stem", "rule_tag", "semantic_tag")),
+        F.col("raw_tag").alias("tag"),
+    )
+
+
+def tag_uses(rows: DataFrame, raw_tags: DataFrame, samples: DataFrame, weight: str) -> DataFrame:
+    """`tag` and `uses`: `tag_counts` of what the raw tags have become, a query counted once for
+    each tag whatever number of its raw tags became that one."""
+    once = (
+        raw_tags.select("query_id", F.explode("tags.tag").alias("raw_tag"))
+        .join(rows.where(F.col("tag").isNotNull()).select("raw_tag", "tag"), "raw_tag")
+        .select("query_id", "tag")
+        .distinct()
+    )
+    return (
+        once.join(_asked(samples, weight), "query_id")
+        .groupBy("tag")
+        .agg(F.sum("weight").cast("long").alias("uses"))
+    )
+
+
+def frequency_step(rows: DataFrame, uses: DataFrame, min_count: int) -> DataFrame:
+    """Tags with fewer `uses` (of `tag`) than `min_count` become `rare`: their rows have no tag."""
+    rare = F.coalesce("uses", F.lit(0)) < min_count
+    return (
+        rows.join(uses, "tag", "left")
+        .withColumn(
+            "status", F.when(F.col("tag").isNotNull() & rare, "rare").otherwise(F.col("status"))
+        )
+        .withColumn("tag", F.when(F.col("status") == "kept", F.col("tag")))
+        .drop("uses")
+    )
+
+
+def rule_step(
+    rows: DataFrame, config: RuleConfig, apart: frozenset[str] = frozenset()
+) -> DataFrame:
+    """Tags with one stem become one tag, `rule_tag`: its most frequent surface form, then the
+    shortest, then the least. Surface forms in `apart` are their own stems."""
+    tags = rows.where(F.col("tag").isNotNull()).groupBy("tag").agg(F.sum("count").alias("count"))
+    forms = with_forms(tags, config)
+    if apart:
+        own = F.col("surface").isin(sorted(apart))
+        forms = forms.withColumn("stem", F.when(own, F.col("surface")).otherwise(F.col("stem")))
+    made = forms.join(display_forms(forms), "stem").select("tag", "surface", "stem", "rule_tag")
+    return _renamed(rows.drop("surface", "stem", "rule_tag"), made, "rule_tag")
+
+
+def semantic_step(rows: DataFrame, names: DataFrame) -> DataFrame:
+    """Tags become `semantic_tag` of `names` (`tag`, `semantic_tag`)."""
+    return _renamed(rows.drop("semantic_tag"), names, "semantic_tag")
+
+
+def renaming_step(rows: DataFrame, names: DataFrame) -> DataFrame:
+    """Tags become `new` of `names` (`tag`, `new`), where they have one."""
+    joined = rows.join(names, "tag", "left")
+    return joined.withColumn("tag", F.coalesce("new", "tag")).drop("new")
+
+
+def _renamed(rows: DataFrame, made: DataFrame, column: str) -> DataFrame:
+    return rows.join(made, "tag", "left").withColumn("tag", F.col(column))
+
+
+def with_forms(tags: DataFrame, config: RuleConfig) -> DataFrame:
+    """Add `surface` and `stem` to rows of `tag` and `count` (an Arrow UDF: NLTK is Python)."""
 
     def forms(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         from tagsieve.ontology.rules import TagRule
 
         rule = TagRule(config)
         for batch in batches:
-            tags = batch.column("raw_tag").to_pylist()
+            tags = batch.column("tag").to_pylist()
             surface = pa.array([rule.surface(tag) for tag in tags], pa.string())
             stem = pa.array([rule.stem(tag) for tag in tags], pa.string())
             yield pa.RecordBatch.from_arrays(
                 [*batch.columns, surface, stem], [*batch.schema.names, "surface", "stem"]
             )
 
-    return counts.mapInArrow(forms, "raw_tag string, count long, surface string, stem string")
+    return tags.mapInArrow(forms, "tag string, count long, surface string, stem string")
 
 
 def display_forms(forms: DataFrame) -> DataFrame:
@@ -63,45 +134,40 @@ def display_forms(forms: DataFrame) -> DataFrame:
     return surfaces.groupBy("stem").agg(F.min_by("surface", least_first).alias("rule_tag"))
 
 
-def ontology_rows(counts: DataFrame, config: NormalizeConfig) -> DataFrame:
-    """One row per raw tag: `raw_tag`, `count`, `status`, `rule_tag`, `tag`.
-
-    `status` is `kept` or `rare` (seen less than `min_count` times, by raw string or, with
-    `count_after: rule`, by stem). `rule_tag` is the display form of the tag's stem group: the most
-    frequent surface form among its kept tags, then the shortest, then the least. `tag` is the tag
-    after all steps, null where it was dropped.
-    """
-    forms = with_forms(counts, config.rule)
-    if config.count_after == "rule":
-        measured = F.sum("count").over(Window.partitionBy("stem"))
-    else:
-        measured = F.col("count")
-    status = F.when(measured >= config.min_count, "kept").otherwise("rare")
-    rows = forms.withColumn("status", status)
-    display = display_forms(rows.where(F.col("status") == "kept"))
-    return rows.join(display, "stem", "left").select(
-        "raw_tag",
-        "count",
-        "status",
-        F.when(F.col("status") == "kept", F.col("rule_tag")).alias("rule_tag"),
-        F.when(F.col("status") == "kept", F.col("rule_tag")).alias("tag"),
-    )
-
-
-def sample_tags(samples: DataFrame, raw_tags: DataFrame, ontology: DataFrame) -> DataFrame:
-    """Normalised tags of each content: `sample_id`, `tags` (sorted union), `turn_tags` (per turn).
-
-    A sample has a row when the tagger answered all its queries; a turn on which it abstained has
-    an empty list. Reads `query_ids` of `samples`, `query_id`, `tags` of `raw_tags`, and `raw_tag`,
-    `tag` of one ontology version.
-    """
-    kept = ontology.where(F.col("tag").isNotNull()).select("raw_tag", "tag")
-    per_query = (
+def query_tags(raw_tags: DataFrame, rows: DataFrame) -> DataFrame:
+    """`query_id` and `query_tags` (each once, sorted) of every answered query."""
+    kept = rows.where(F.col("tag").isNotNull()).select("raw_tag", "tag")
+    return (
         raw_tags.select("query_id", F.explode_outer("tags.tag").alias("raw_tag"))
         .join(kept, "raw_tag", "left")
         .groupBy("query_id")
         .agg(F.array_sort(F.collect_set("tag")).alias("query_tags"))
     )
+
+
+def without_dropped(per_query: DataFrame, dropped: DataFrame) -> DataFrame:
+    """`query_tags` less what `dropped` (`query_id`, `dropped`: tags) names."""
+    left = F.array_except("query_tags", F.coalesce("dropped", F.array().cast("array<string>")))
+    return per_query.join(dropped, "query_id", "left").select("query_id", left.alias("query_tags"))
+
+
+def renamed_tags(per_query: DataFrame, names: DataFrame) -> DataFrame:
+    """`query_tags` with each tag as `new` of `names` (`tag`, `new`), each once, sorted."""
+    return (
+        per_query.select("query_id", F.explode_outer("query_tags").alias("tag"))
+        .join(names, "tag", "left")
+        .groupBy("query_id")
+        .agg(F.array_sort(F.collect_set("new")).alias("query_tags"))
+    )
+
+
+def sample_tags(samples: DataFrame, per_query: DataFrame) -> DataFrame:
+    """Normalised tags of each content: `sample_id`, `tags` (sorted union), `turn_tags` (per turn).
+
+    A sample has a row when the tagger answered all its queries; a turn on which it abstained has
+    an empty list. Reads `sample_id`, `query_ids` of `samples`, `query_id`, `query_tags` of the
+    answered queries.
+    """
     turns = (
         samples.select("sample_id", "query_ids")
         .dropDuplicates(["sample_id"])

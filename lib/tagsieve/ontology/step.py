@@ -11,10 +11,13 @@ from tagsieve.engines.context import Context
 from tagsieve.errors import RunError
 from tagsieve.lake import Lake, rows_table
 from tagsieve.ledger import ANY_RUN
-from tagsieve.ontology.analysis import funnel, pool_recall, pool_stats
+from tagsieve.ontology.analysis import pool_recall, pool_stats
+from tagsieve.ontology.building import Build
 from tagsieve.ontology.comparing import Comparison
 from tagsieve.ontology.config import AnalyzeConfig, NormalizeConfig
-from tagsieve.ontology.normalization import ontology_rows, sample_tags, tag_counts
+from tagsieve.ontology.edits import Edits, load_edits
+from tagsieve.ontology.normalization import sample_tags
+from tagsieve.ontology.semantic import encoder_fingerprint
 
 
 def normalize(context: Context, tagger: str, config: NormalizeConfig) -> None:
@@ -26,7 +29,8 @@ def normalize(context: Context, tagger: str, config: NormalizeConfig) -> None:
     run, lake, console = context.run, context.lake, context.console
     run.unit = "tag"
     run.reads("samples", "raw_tags")
-    if run.done_before(tagger, config.model_dump()):
+    decided_by = identity(config)
+    if run.done_before(tagger, decided_by):
         return
     spark = context.engines.spark
     raw_tags = lake.read(spark, "raw_tags", run.read["raw_tags"]).where(F.col("tagger") == tagger)
@@ -34,17 +38,9 @@ def normalize(context: Context, tagger: str, config: NormalizeConfig) -> None:
     versions = lake.arrow("ontology_versions", ["version", "tagger", "created"]).to_pylist()
     version = f"v{1 + max((int(row['version'][1:]) for row in versions), default=0)}"
     earlier = [row for row in versions if row["tagger"] == tagger]
-    with console.spark_progress(spark, "normalize"):
-        rows = ontology_rows(tag_counts(raw_tags, samples, config), config)
-        lake.replace(rows.withColumn("version", F.lit(version)), "ontology", {"version": version})
-        ontology = lake.read(spark, "ontology").where(F.col("version") == version)
-        for row in ontology.groupBy("status").count().collect():
-            if row["status"] == "kept":
-                run.kept = row["count"]
-            else:
-                run.rejected[row["status"]] = row["count"]
-        run.input = run.kept + run.rejected.total()
-        if not run.input:
+    with console.spark_progress(spark, "normalize: counting tags"):
+        build = Build.begin(context, config, load_edits(config.edits), raw_tags, samples)
+        if not build.stages[0]["tags"]:
             answered = raw_tags.count()
             raise RunError(
                 f"normalize: tagger {tagger} gave no tag to any of its {answered} queries; tag "
@@ -53,35 +49,66 @@ def normalize(context: Context, tagger: str, config: NormalizeConfig) -> None:
                 else f"normalize: no raw tags of tagger {tagger} in lake {lake.root}; run the step "
                 "tag with the same tag settings first"
             )
-        tags = sample_tags(samples, raw_tags, ontology)
+    per_query = build.finish()
+    with console.spark_progress(spark, "normalize: writing"):
+        of_version = {"version": version}
+        lake.replace(build.rows.withColumn("version", F.lit(version)), "ontology", of_version)
+        if build.rules is not None:
+            lake.replace(
+                build.rules.withColumn("version", F.lit(version)), "ontology_rules", of_version
+            )
+        of_version = {"ontology_version": version}
         lake.replace(
-            tags.withColumns({"tagger": F.lit(tagger), "ontology_version": F.lit(version)}),
+            sample_tags(samples, per_query).withColumns(
+                {"tagger": F.lit(tagger), "ontology_version": F.lit(version)}
+            ),
             "tags",
-            {"ontology_version": version},
+            of_version,
         )
-        final = ontology.agg(F.countDistinct("tag").alias("tags")).first()
-    assert final is not None
-    run.metrics["distinct_tags"] = float(final["tags"])
+        stages = spark.createDataFrame(
+            rows_table("tag_funnel", (of_version | stage for stage in build.stages))
+        )
+        lake.replace(stages, "tag_funnel", of_version)
+    for row in build.rows.groupBy("status").count().collect():
+        if row["status"] == "kept":
+            run.kept = row["count"]
+        else:
+            run.rejected[row["status"]] = row["count"]
+    run.input = run.kept + run.rejected.total()
+    run.metrics["distinct_tags"] = float(build.stages[-1]["tags"])
     made = {
         "version": version,
         "tagger": tagger,
         "parent": max(earlier, key=lambda row: row["created"])["version"] if earlier else None,
-        "config": config.model_dump_json(),
+        **decided_by,
         "read_versions": run.read,
         "created": datetime.now(UTC),
         "run_id": run.run_id,
     }
     lake.append_once("ontology_versions", rows_table("ontology_versions", [made]), run.run_id, 1)
-    run.wrote("ontology", "tags", "ontology_versions")
+    run.wrote("ontology", "ontology_rules", "tags", "tag_funnel", "ontology_versions")
+
+
+def identity(config: NormalizeConfig) -> dict[str, str | None]:
+    """What decides a version of a tagger, as `ontology_versions` has it: the config without where
+    it runs, the edits, the phrase encoder's fingerprint."""
+    edits = load_edits(config.edits)
+    encoded = "semantic" in config.steps
+    return {
+        "config": config.model_dump_json(exclude={"edits": True, "semantic": {"replicas"}}),
+        "edits": None if edits == Edits() else edits.model_dump_json(),
+        "encoder": encoder_fingerprint(config.semantic) if encoded else None,
+    }
 
 
 def find_version(lake: Lake, tagger: str, config: NormalizeConfig) -> str:
     """The newest ontology version of this tagger and config; RunError where there is none."""
-    columns = ["version", "tagger", "config", "created"]
+    columns = ["version", "tagger", "config", "edits", "encoder", "created"]
+    wanted = {"tagger": tagger, **identity(config)}
     made = [
         row
         for row in lake.arrow("ontology_versions", columns).to_pylist()
-        if row["tagger"] == tagger and row["config"] == config.model_dump_json()
+        if all(row[column] == value for column, value in wanted.items())
     ]
     if not made:
         raise RunError(
@@ -92,14 +119,14 @@ def find_version(lake: Lake, tagger: str, config: NormalizeConfig) -> str:
 
 
 def analyze(context: Context, version: str, config: AnalyzeConfig) -> None:
-    """Write `pool_stats`, `pool_recall` and `tag_funnel` of one ontology version.
+    """Write `pool_stats` and `pool_recall` of one ontology version.
 
     With `compare_tagger`, also `tagger_agreement` and `tagger_only_tags` of the version's tagger
     and that one, which are printed.
     """
     run, lake = context.run, context.lake
     run.unit = "sample"
-    run.reads("samples", "tags", "ontology")
+    run.reads("samples", "tags")
     # What is not set stays out: a lake analysed before there was a setting is still known.
     identity = config.model_dump(exclude_none=True)
     compared: Comparison | None = None
@@ -119,11 +146,9 @@ def analyze(context: Context, version: str, config: AnalyzeConfig) -> None:
             compared.write(context)  # first, as it may refuse
         tagged = pool_tags(lake, context, version).cache()
         stats = pool_stats(tagged)
-        ontology = lake.read(spark, "ontology", run.read["ontology"])
         frames = {
             "pool_stats": stats,
             "pool_recall": pool_recall(tagged),
-            "tag_funnel": funnel(ontology.where(F.col("version") == version)),
         }
         for name, frame in frames.items():
             partition = {"ontology_version": version}

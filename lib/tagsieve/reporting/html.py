@@ -176,7 +176,7 @@ def funnels(lake: Lake) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
         if step in by_step
     ]
     tags: list[tuple[str, int]] = []
-    if "analyze" in by_step:
+    if "normalize" in by_step:
         steps = lake.arrow("tag_funnel").sort_by("position").to_pylist()
         newest = max((int(row["ontology_version"][1:]) for row in steps), default=0)
         tags = [(r["stage"], r["tags"]) for r in steps if r["ontology_version"] == f"v{newest}"]
