@@ -79,8 +79,8 @@ def test_help_loads_nothing_heavy():
     assert done.returncode == 0
     assert all(f"  {step} " in done.stdout for step in ("run", "status", *STEPS))
     heavy = "pyspark ray torch pyarrow pydantic deltalake numpy yaml rich"
-    at_exit = f"print(sorted(set({heavy.split()}) & set(sys.modules)))"
-    command[2] = f"import atexit, sys; atexit.register(lambda: {at_exit}); {ENTRY}"
+    at_exit = f"print(sorted(set({heavy.split()}) & set(sys.modules)), flush=True) or end(code)"
+    command[2] = f"import os, sys; end = os._exit; os._exit = lambda code: {at_exit}; {ENTRY}"
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.stdout.splitlines()[-1] == "[]"
 

@@ -8,9 +8,9 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -350,12 +350,28 @@ def schema() -> None:
 
 def job(name: str) -> None:
     """What a file in `jobs/` calls: the same command, under spark-submit or ray job submit."""
-    main.main(args=[name, *sys.argv[1:]], prog_name=f"jobs/{name}.py")
+    _end(lambda: main.main(args=[name, *sys.argv[1:]], prog_name=f"jobs/{name}.py"))
 
 
 def entry() -> None:
     """The `tagsieve` program."""
     # Child processes of the engines find this Python first, whatever PATH says.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    run: Callable[[], None] = main
-    run()
+    _end(main)
+
+
+def _end(command: Callable[[], None]) -> NoReturn:
+    """Run a command, whose engines are closed then, and end the process with its exit code.
+
+    Not by the interpreter's own end: a thread of Arrow may still hold the last buffers of a read,
+    which are Python's, and one that lets go of them while the interpreter ends aborts the process.
+    """
+    code: Any = 0
+    try:
+        command()
+    except SystemExit as end:
+        code = end.code
+    with suppress(OSError):  # nobody reads any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))

@@ -1,0 +1,348 @@
+"""The ontology's steps on generated raw tags: time, growth, memory, truth, references.
+
+    python benchmarks/ontology.py scale        # 1M, 10M and 100M occurrences, an hour on 2 cores
+    python benchmarks/ontology.py semantic     # 200,000 distinct tags
+    python benchmarks/ontology.py association  # 1M queries
+
+scale: frequency, rule and apply (the tags of every query), each size in a process of its own; at
+10M occurrences two references in the same run: pandas with NLTK for each occurrence, and for each
+distinct tag. The rows are asserted equal first. association: MLlib's FP-Growth alone beside pair
+counting on the same baskets, the rules with one antecedent asserted equal. Results in
+results/ontology_*.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import common
+
+SIZES = (1_000_000, 10_000_000, 100_000_000)
+REFERENCE_SIZE = 10_000_000
+MIN_COUNT = 20
+SEMANTIC_TAGS = 200_000
+PAIR_QUERIES = 1_000_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("what", choices=sorted(BENCHMARKS))
+    parser.add_argument("--sizes", type=int, nargs="+")
+    parser.add_argument("--child", nargs=2, metavar=("FOLDER", "SIZE"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        folder, size = options.child
+        print("RESULT " + json.dumps(CHILDREN[options.what](Path(folder), int(size))))
+        return
+    folder = Path(tempfile.mkdtemp(prefix="ontology-"))
+    try:
+        figures = BENCHMARKS[options.what](folder, options.sizes)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    common.write(f"ontology_{options.what}", figures)
+
+
+def child(what: str, folder: Path, size: int) -> dict[str, Any]:
+    """One size in a process of its own."""
+    command = [sys.executable, __file__, what, "--child", str(folder), str(size)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if done.returncode or not lines:
+        sys.exit(f"{what} of {size:,} failed:\n{done.stdout[-3000:]}")
+    result: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
+    print(f"{size:,}: {result}", flush=True)
+    return result
+
+
+@contextmanager
+def engines(driver_memory: str = "8g") -> Iterator[Any]:
+    from tagsieve.engines.config import RayConfig, SparkConfig
+    from tagsieve.engines.context import Engines
+
+    started = Engines(SparkConfig(driver_memory=driver_memory), RayConfig(object_store_gb=1.0))
+    try:
+        started.spark.range(1).count()
+        yield started
+    finally:
+        started.close()
+
+
+def timed(seconds: dict[str, float], name: str, function: Callable[[], Any]) -> Any:
+    started = time.monotonic()
+    result = function()
+    seconds[name] = round(time.monotonic() - started, 2)
+    return result
+
+
+def stored(spark: Any, frame: Any, path: Path) -> Any:
+    frame.write.mode("overwrite").parquet(str(path))
+    return spark.read.schema(frame.schema).parquet(str(path))
+
+
+# --- scale --------------------------------------------------------------------------------------
+
+
+def scale(folder: Path, sizes: list[int] | None) -> dict[str, Any]:
+    found = {size: child("scale", folder, size) for size in sizes or SIZES}
+    growth = {}
+    listed = sorted(found)
+    for small, large in itertools.pairwise(listed):
+        times = found[large]["total"] / found[small]["total"]
+        growth[f"{small} to {large}"] = round(times, 2)
+    largest = found[listed[-1]]
+    rows = [
+        (
+            f"ontology: frequency, rule and apply at {largest['occurrences']:,} occurrences",
+            f"{largest['total']:,.0f} s, at most {largest['peak_gb']:.1f} GB",
+        )
+    ]
+    for result in found.values():
+        for name, told in result.get("references", {}).items():
+            rows.append(
+                (f"the same at {result['occurrences']:,} against {name}", f"{told['times']}x")
+            )
+    return {"sizes": {str(k): v for k, v in found.items()}, "growth": growth, "readme": rows}
+
+
+def scale_child(folder: Path, size: int) -> dict[str, Any]:
+    from pyspark.sql import functions as F
+
+    from generated_tags import generate
+    from tagsieve.ledger import PeakMemory
+    from tagsieve.ontology.config import RuleConfig
+    from tagsieve.ontology.normalization import (
+        first_rows,
+        frequency_step,
+        query_tags,
+        rule_step,
+        tag_counts,
+    )
+
+    seconds: dict[str, float] = {}
+    part = folder / str(size)
+    with engines() as started:
+        spark = started.spark
+        made = generate(spark, size)
+        raw_tags = stored(spark, made.raw_tags, part / "raw_tags")
+        samples = raw_tags.select(
+            F.col("query_id").alias("sample_id"), F.array("query_id").alias("query_ids")
+        )
+        occurrences = raw_tags.agg(F.sum(F.size("tags"))).first()[0]
+        with PeakMemory() as memory:
+            rows = timed(
+                seconds,
+                "count",
+                lambda: stored(
+                    spark, first_rows(tag_counts(raw_tags, samples, "queries")), part / "counts"
+                ),
+            )
+            uses = rows.select("tag", F.col("count").alias("uses"))
+            rows = timed(
+                seconds,
+                "frequency",
+                lambda: stored(spark, frequency_step(rows, uses, MIN_COUNT), part / "frequency"),
+            )
+            rows = timed(
+                seconds, "rule", lambda: stored(spark, rule_step(rows, RuleConfig()), part / "rule")
+            )
+            tagged = timed(
+                seconds, "apply", lambda: stored(spark, query_tags(raw_tags, rows), part / "tags")
+            )
+        result = {
+            "occurrences": occurrences,
+            "queries": raw_tags.count(),
+            "raw_tags": rows.count(),
+            "tags": rows.select("tag").distinct().count() - 1,
+            "seconds": seconds,
+            "total": round(sum(seconds.values()), 2),
+            "peak_gb": round(memory.stop() / 2**30, 2),
+        }
+        expected = (
+            {row["raw_tag"]: row["tag"] for row in rows.collect()} if references(size) else {}
+        )
+        tagged_rows = tagged.count()
+        assert tagged_rows == result["queries"]
+    if references(size):
+        result["references"] = {
+            name: reference(part / "raw_tags", expected, each, result["total"])
+            for name, each in (("pandas, each occurrence", True), ("pandas, distinct tags", False))
+        }
+    shutil.rmtree(part)
+    return result
+
+
+def references(size: int) -> bool:
+    return size == REFERENCE_SIZE
+
+
+def reference(
+    path: Path, expected: dict[str, str | None], each: bool, ours: float
+) -> dict[str, Any]:
+    """Frequency, rule and apply with pandas and NLTK, stemming each occurrence or distinct tag."""
+    import pandas as pd
+    import pyarrow.parquet as pq
+
+    from tagsieve.ontology.config import RuleConfig
+    from tagsieve.ontology.rules import TagRule
+
+    started = time.monotonic()
+    table = pq.read_table(path)
+    frame = table.to_pandas(types_mapper=None)
+    frame["tag"] = [[item["tag"] for item in tags] for tags in frame.pop("tags")]
+    flat = frame.explode("tag").drop_duplicates()
+    counts = flat["tag"].value_counts()
+    kept = flat[flat["tag"].map(counts) >= MIN_COUNT].copy()
+    rule = TagRule(RuleConfig())
+    if each:
+        kept["surface"] = kept["tag"].map(rule.surface)
+        kept["stem"] = kept["tag"].map(rule.stem)
+    else:
+        distinct = kept["tag"].unique()
+        kept["surface"] = kept["tag"].map({tag: rule.surface(tag) for tag in distinct})
+        kept["stem"] = kept["tag"].map({tag: rule.stem(tag) for tag in distinct})
+    uses = kept.groupby(["stem", "surface"]).size().reset_index(name="uses")
+    uses["length"] = uses["surface"].str.len()
+    uses = uses.sort_values(
+        ["stem", "uses", "length", "surface"], ascending=[True, False, True, True]
+    )
+    display = uses.drop_duplicates("stem").set_index("stem")["surface"]
+    kept["final"] = kept["stem"].map(display)
+    tags = kept[["query_id", "final"]].drop_duplicates().groupby("query_id")["final"].agg(sorted)
+    seconds = time.monotonic() - started
+    found = kept.drop_duplicates("tag").set_index("tag")["final"].to_dict()
+    assert found == {raw: tag for raw, tag in expected.items() if tag is not None}
+    assert len(tags) <= len(frame)
+    assert isinstance(display, pd.Series)
+    return {"seconds": round(seconds, 1), "times": round(seconds / ours, 2)}
+
+
+# --- semantic -----------------------------------------------------------------------------------
+
+
+def semantic(folder: Path, sizes: list[int] | None) -> dict[str, Any]:
+    found = [child("semantic", folder, size) for size in sizes or [20_000, SEMANTIC_TAGS]]
+    last = found[-1]
+    told = (
+        f"{last['seconds']['encode']:,.0f} s to encode, {last['seconds']['group']:,.0f} s to group"
+    )
+    row = (f"semantic step on {last['tags']:,} distinct tags", f"{told}, {last['peak_gb']:.1f} GB")
+    return {"sizes": found, "readme": [row]}
+
+
+def semantic_child(folder: Path, size: int) -> dict[str, Any]:
+    import pyarrow as pa
+
+    from generated_tags import TASKS, _concept_names
+    from tagsieve.console import Console
+    from tagsieve.lake import Lake
+    from tagsieve.ledger import PeakMemory
+    from tagsieve.ontology.config import SemanticConfig
+    from tagsieve.ontology.semantic import group_labels, tag_vectors
+
+    names = sorted(
+        f"{name}{end}"
+        for name in _concept_names(-(-size // 5))
+        for end in ("", " a", " b", " c", " d")
+    )[:size]
+    assert len(TASKS) > 1
+    lake, console = Lake(str(folder / f"lake-{size}")), Console()
+    config, seconds = SemanticConfig(), {}
+    tags = pa.array(names)
+    with engines("1g") as started, PeakMemory() as memory:
+        started.ray()
+        ray_config = started.ray_config
+        vectors = timed(
+            seconds, "encode", lambda: tag_vectors(lake, tags, config, ray_config, console)
+        )
+        labels = timed(seconds, "group", lambda: group_labels(vectors, config, ray_config, console))
+    return {
+        "tags": len(tags),
+        "clusters": int(labels.max()) + 1,
+        "noise": int((labels < 0).sum()),
+        "seconds": seconds,
+        "peak_gb": round(memory.stop() / 2**30, 2),
+    }
+
+
+# --- association --------------------------------------------------------------------------------
+
+
+def association(folder: Path, sizes: list[int] | None) -> dict[str, Any]:
+    found = [child("association", folder, size) for size in sizes or [PAIR_QUERIES]]
+    last = found[-1]
+    row = (
+        f"rules by pairs against MLlib's FP-Growth alone, {last['queries']:,} queries",
+        f"{last['seconds']['pairs']:.1f} s against {last['seconds']['fpgrowth']:.1f} s "
+        f"({last['times']}x)",
+    )
+    return {"sizes": found, "readme": [row]}
+
+
+def association_child(folder: Path, size: int) -> dict[str, Any]:
+    from pyspark.sql import functions as F
+
+    from generated_tags import generate
+    from tagsieve.console import Console
+    from tagsieve.ontology.association import frequent_items, item_baskets, mine
+    from tagsieve.ontology.config import AssociationConfig
+
+    seconds: dict[str, float] = {}
+    with engines() as started:
+        spark = started.spark
+        made = generate(spark, round(4.5 * size), concepts=5_000)
+        of_concepts = (
+            made.raw_tags.select("query_id", F.explode("tags.tag").alias("raw_tag"))
+            .join(F.broadcast(made.truth.distinct()), "raw_tag")
+            .groupBy("query_id")
+            .agg(F.collect_set("concept").alias("tags"))
+        )
+        baskets = stored(spark, of_concepts, folder / "baskets")
+        config = {name: AssociationConfig(method=name) for name in ("fpgrowth", "pairs")}
+        items = stored(spark, frequent_items(baskets, 40), folder / "items")
+        numbered = stored(spark, item_baskets(baskets, items), folder / "numbered").cache()
+        queries = numbered.count()
+        rules = {
+            name: timed(
+                seconds,
+                name,
+                lambda name=name: mine(numbered, items, queries, config[name], Console()).collect(),
+            )
+            for name in ("pairs", "fpgrowth")
+        }
+    single = {
+        name: {
+            (row["antecedent"][0], row["consequent"]): (row["support"], row["confidence"])
+            for row in found
+            if len(row["antecedent"]) == 1
+        }
+        for name, found in rules.items()
+    }
+    assert single["pairs"] == single["fpgrowth"]
+    return {
+        "queries": queries,
+        "rules": len(rules["fpgrowth"]),
+        "single": len(single["pairs"]),
+        "seconds": seconds,
+        "times": round(seconds["fpgrowth"] / seconds["pairs"], 1),
+    }
+
+
+BENCHMARKS = {"scale": scale, "semantic": semantic, "association": association}
+CHILDREN = {"scale": scale_child, "semantic": semantic_child, "association": association_child}
+
+
+if __name__ == "__main__":
+    main()
