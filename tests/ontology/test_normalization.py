@@ -266,3 +266,36 @@ def test_all_four_steps_on_real_tags_equal_plain_python(frames, build, real_tags
     assert stages["association"] == (len(set(remaining)), len(remaining))
     assert len(rules) > 40
     assert stages["association"][1] < sum(map(len, baskets.values()))
+
+
+def test_odd_tags_are_handled_and_none_is_lost(frames, build):
+    many = [f"tag {n}" for n in range(10_000)]
+    odd = {
+        "long": ["x" * 100_000],
+        "empty": [],
+        "null": [None, "sql"],
+        "control": ["a\x00b", "a\tb", "\u200b"],
+        "right to left": ["שאילתת מסד נתונים", "استعلام"],
+        "emoji": ["🙂", "👩‍💻", "🙂 data"],
+        "many": many,
+    }
+    samples, raw_tags = frames({query: [query] for query in odd}, odd)
+    made = build(
+        samples,
+        raw_tags,
+        ["frequency", "rule", "association"],
+        min_count=1,
+        association={"min_support": 1, "min_confidence": 1, "method": "pairs", "max_basket": 20},
+    )
+    rows = {row["raw_tag"]: row for row in made.rows.collect()}
+    given = {tag for tags in odd.values() for tag in tags} - {None}
+    assert rows.keys() == given
+    assert all(row["tag"] for row in rows.values())
+    left = {row["query_id"]: row["query_tags"] for row in made.per_query.collect()}
+    assert left.keys() == odd.keys()
+    assert left["empty"] == []
+    assert left["null"] == ["sql"]
+    assert all(tags for query, tags in left.items() if query != "empty")
+    # Rules come from 20 of its tags only, which imply each other.
+    assert len(left["many"]) == 10_000 - 19
+    assert made.context.run.metrics["capped_baskets"] == 1

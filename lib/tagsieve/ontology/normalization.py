@@ -25,6 +25,7 @@ def tag_counts(raw_tags: DataFrame, samples: DataFrame, weight: str) -> DataFram
     return (
         once.join(_asked(samples, weight), "query_id")
         .select(F.explode("tags").alias("raw_tag"), "weight")
+        .where(F.col("raw_tag").isNotNull())
         .groupBy("raw_tag")
         .agg(F.sum("weight").cast("long").alias("count"))
     )
