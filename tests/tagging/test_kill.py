@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -67,9 +68,13 @@ def wait_for(condition, process):
 
 
 def actors(process):
-    """The processes of the model's actors below a driver."""
-    below = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in below if "LlmTagger" in " ".join(child.cmdline())]
+    """The actors below a program; one of them may end while they are listed."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            if "LlmTagger" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 def assert_undisturbed(lake, queries=QUERIES):
