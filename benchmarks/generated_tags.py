@@ -40,7 +40,7 @@ def generate(
     partitions: int = 8,
 ) -> Generated:
     """About `occurrences` tags on queries with 4.5 tags in the mean."""
-    names = _concept_names(concepts)
+    names = concept_names(concepts)
     spellings = [
         (number, place, raw, name)
         for number, name in enumerate(names)
@@ -91,7 +91,7 @@ def _implied() -> Column:
     return F.floor(F.col("number") / 3).cast("int")
 
 
-def _concept_names(count: int) -> list[str]:
+def concept_names(count: int) -> list[str]:
     """Distinct phrases of a made word, or two, and a task."""
     heads = ("".join(parts) for parts in itertools.product(_ONSETS, _CORES, _ENDS))
     heads = itertools.chain(heads, (" ".join(pair) for pair in itertools.product(_FIELDS, _FIELDS)))

@@ -192,7 +192,6 @@ def reference(
     path: Path, expected: dict[str, str | None], each: bool, ours: float
 ) -> dict[str, Any]:
     """Frequency, rule and apply with pandas and NLTK, stemming each occurrence or distinct tag."""
-    import pandas as pd
     import pyarrow.parquet as pq
 
     from tagsieve.ontology.config import RuleConfig
@@ -200,7 +199,7 @@ def reference(
 
     started = time.monotonic()
     table = pq.read_table(path)
-    frame = table.to_pandas(types_mapper=None)
+    frame = table.to_pandas()
     frame["tag"] = [[item["tag"] for item in tags] for tags in frame.pop("tags")]
     flat = frame.explode("tag").drop_duplicates()
     counts = flat["tag"].value_counts()
@@ -225,7 +224,6 @@ def reference(
     found = kept.drop_duplicates("tag").set_index("tag")["final"].to_dict()
     assert found == {raw: tag for raw, tag in expected.items() if tag is not None}
     assert len(tags) <= len(frame)
-    assert isinstance(display, pd.Series)
     return {"seconds": round(seconds, 1), "times": round(seconds / ours, 2)}
 
 
@@ -245,7 +243,7 @@ def semantic(folder: Path, sizes: list[int] | None) -> dict[str, Any]:
 def semantic_child(folder: Path, size: int) -> dict[str, Any]:
     import pyarrow as pa
 
-    from generated_tags import TASKS, _concept_names
+    from generated_tags import concept_names
     from tagsieve.console import Console
     from tagsieve.lake import Lake
     from tagsieve.ledger import PeakMemory
@@ -254,10 +252,9 @@ def semantic_child(folder: Path, size: int) -> dict[str, Any]:
 
     names = sorted(
         f"{name}{end}"
-        for name in _concept_names(-(-size // 5))
+        for name in concept_names(-(-size // 5))
         for end in ("", " a", " b", " c", " d")
     )[:size]
-    assert len(TASKS) > 1
     lake, console = Lake(str(folder / f"lake-{size}")), Console()
     config, seconds = SemanticConfig(), {}
     tags = pa.array(names)

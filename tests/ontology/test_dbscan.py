@@ -92,7 +92,7 @@ def test_pairs_depend_on_no_block_size(monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_candidates_of_a_low_precision_miss_no_pair(monkeypatch, dtype):
-    monkeypatch.setattr(module, "_cpu_dtype", lambda: dtype)
+    monkeypatch.setattr(module, "cpu_dtype", lambda: dtype)
     vectors = random_vectors(5, 400, 384, 20)
     search = RangeSearch(vectors, 0.2, 128)
     found = {

@@ -45,6 +45,11 @@ def cpu_dtype() -> Dtype:
     return "bfloat16" if flags & {"avx512_bf16", "amx_bf16", "bf16"} else "float32"
 
 
+def dtype_of(setting: Literal["auto", "bfloat16", "float32"]) -> Dtype:
+    """The precision that a setting means on this machine."""
+    return cpu_dtype() if setting == "auto" else setting
+
+
 @dataclass(frozen=True)
 class Encoded:
     """What one forward pass tells of n texts.

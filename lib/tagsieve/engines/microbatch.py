@@ -112,7 +112,6 @@ def _commit(writer: Writer, batches: list[pa.Table], run: StepRun) -> pa.Table:
     good = rows.select(TABLES[writer.table].schema.names)
     if failed:
         good = good.filter(pc.is_null(failure))
-    if failed:
         # Before the others: a run killed in between has no row twice, and none that is lost.
         writer.append("quarantine", _quarantined(failed, run))
         run.quarantined.update(Counter(row["reason"] for row in failed))

@@ -16,6 +16,11 @@ def cores(config: RayConfig) -> int:
     return config.cpus or os.cpu_count() or 1
 
 
+def share_of_cores(config: RayConfig, replicas: int) -> int:
+    """Cores of each of `replicas` actors that share the embedded Ray."""
+    return max(1, cores(config) // replicas)
+
+
 def count_gpus() -> int:
     """GPUs that an embedded Ray would find on this machine."""
     from ray._private.accelerators import NvidiaGPUAcceleratorManager

@@ -73,7 +73,7 @@ def _fpgrowth_rules(baskets: DataFrame, config: AssociationConfig) -> DataFrame:
 
     count = baskets.count()
     # MLlib takes a share and rounds share * count up: half a basket less keeps the exact minimum.
-    share = max(config.min_support - 0.5, 0.5) / max(count, 1)
+    share = (config.min_support - 0.5) / max(count, 1)
     growth = FPGrowth(minSupport=min(share, 1.0), minConfidence=config.min_confidence)
     found = growth.setItemsCol("items").fit(baskets).associationRules
     return found.select(
@@ -138,16 +138,13 @@ def _check_itemsets(baskets: DataFrame, config: AssociationConfig, console: Cons
     before it.
     """
     most = config.max_itemsets
-    bound = _total(baskets.select(F.pow(F.lit(2.0), F.size("items")).alias("sets"))) / max(
-        config.min_support, 1
-    )
-    if bound <= most:
+    whole = _total(baskets.select(F.pow(F.lit(2.0), F.size("items")).alias("sets")))
+    if whole / config.min_support <= most:
         return
     console.line("normalize: large baskets; counting the itemsets that they could make")
     pairs = frequent_pairs(baskets, config.min_support).select("one", "other")
-    numbered = baskets.select("query_id", "items")
     partners = (
-        numbered.select("query_id", F.explode("items").alias("other"), "items")
+        baskets.select("query_id", F.explode("items").alias("other"), "items")
         .select(
             "query_id",
             "other",
@@ -158,7 +155,7 @@ def _check_itemsets(baskets: DataFrame, config: AssociationConfig, console: Cons
         .count()
     )
     sets = partners.select(F.pow(F.lit(2.0), F.col("count")).alias("sets"))
-    bound = _total(sets) / max(config.min_support, 1)
+    bound = _total(sets) / config.min_support
     if bound > most:
         raise RunError(
             f"normalize: FP-Growth could find up to {bound:.2g} frequent itemsets, more than "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,7 @@ from pyspark.sql import functions as F
 from tagsieve.engines.context import Context
 from tagsieve.engines.handover import read_chunks, write_rows
 from tagsieve.ontology import association as rules_of
-from tagsieve.ontology.config import NormalizeConfig, NormalizeStep
+from tagsieve.ontology.config import NormalizeConfig
 from tagsieve.ontology.edits import Edits
 from tagsieve.ontology.normalization import (
     first_rows,
@@ -87,18 +88,16 @@ class Build:
         return self.per_query
 
     def _frequency(self) -> None:
-        before = self._steps_before("frequency")
-        uses = (
-            tag_uses(self.rows, self.raw_tags, self.samples, self.config.weight)
-            if before
-            else self.rows.select("tag", F.col("count").alias("uses"))
-        )
+        if self.config.steps[0] == "frequency":
+            uses = self.rows.select("tag", F.col("count").alias("uses"))
+        else:
+            uses = tag_uses(self.rows, self.raw_tags, self.samples, self.config.weight)
         self.rows = frequency_step(self.rows, uses, self.config.min_count)
         self._keep("frequency")
 
     def _rule(self) -> None:
         before = self.rows.select("raw_tag", F.col("tag").alias("old"))
-        self.rows = rule_step(self.rows, self.config.rule, self._apart_surfaces())
+        self.rows = rule_step(self.rows, self.config.rule, self._apart_surfaces)
         self._keep("rule", before)
 
     def _semantic(self) -> None:
@@ -163,12 +162,16 @@ class Build:
         """What tells a name of the edits in the rows: its stem, so that spelling means nothing."""
         if "rule" not in self.config.steps:
             return name
-        rule = TagRule(self.config.rule)
-        surface = rule.surface(name)
-        return surface if surface in self._apart_surfaces() else rule.stem(name)
+        surface = self._tag_rule.surface(name)
+        return surface if surface in self._apart_surfaces else self._tag_rule.stem(name)
 
+    @cached_property
+    def _tag_rule(self) -> TagRule:
+        return TagRule(self.config.rule)
+
+    @cached_property
     def _apart_surfaces(self) -> frozenset[str]:
-        return frozenset().union(*self.edits.apart(TagRule(self.config.rule).surface))
+        return frozenset().union(*self.edits.apart(self._tag_rule.surface))
 
     def _association(self) -> None:
         context, config = self.context, self.config.association
@@ -201,9 +204,6 @@ class Build:
             self.per_query = self._stored("left", without_dropped(per_query, dropped))
             self._stage("association", *_left(self.per_query))
 
-    def _steps_before(self, step: NormalizeStep) -> tuple[NormalizeStep, ...]:
-        return self.config.steps[: self.config.steps.index(step)]
-
     def _keep(self, stage: str, before: DataFrame | None = None) -> None:
         """Store the rows after a step, and count what is left.
 
@@ -211,12 +211,6 @@ class Build:
         are renamed, too.
         """
         self.rows = self._stored(f"rows-{stage}", self.rows)
-        kept = F.col("tag").isNotNull()
-        told = self.rows.agg(
-            F.countDistinct("tag").alias("tags"),
-            F.coalesce(F.sum(F.when(kept, F.col("count"))), F.lit(0)).alias("occurrences"),
-        ).first()
-        assert told is not None
         if self.per_query is not None and before is not None:
             names = (
                 before.join(self.rows, "raw_tag")
@@ -228,6 +222,12 @@ class Build:
             self.per_query = self._stored(f"queries-{stage}", renamed)
             self._stage(stage, *_left(self.per_query))
         else:
+            kept = F.col("tag").isNotNull()
+            told = self.rows.agg(
+                F.countDistinct("tag").alias("tags"),
+                F.coalesce(F.sum(F.when(kept, F.col("count"))), F.lit(0)).alias("occurrences"),
+            ).first()
+            assert told is not None
             self._stage(stage, told["tags"], told["occurrences"])
 
     def _stage(self, stage: str, tags: int, occurrences: int) -> None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tagsieve.engines.encoders import cpu_dtype
+
 if TYPE_CHECKING:
     import torch
 
@@ -40,7 +42,7 @@ class RangeSearch:
 
         self._vectors, self._eps, self._block = vectors, eps, block
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = "bfloat16" if self._device == "cuda" else _cpu_dtype()
+        dtype = "bfloat16" if self._device == "cuda" else cpu_dtype()
         self._low = 1.0 - eps - _MARGIN[dtype]
         self._dtype = getattr(torch, dtype)
 
@@ -86,12 +88,6 @@ def distances(left: Array, right: Array) -> Array:
     a, b = left.astype(np.float64), right.astype(np.float64)
     norms = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
     return np.asarray(1.0 - (a * b).sum(axis=1) / norms)
-
-
-def _cpu_dtype() -> str:
-    from tagsieve.engines.encoders import cpu_dtype
-
-    return cpu_dtype()
 
 
 def dbscan(count: int, pairs: Callable[[], Iterable[Pairs]], min_samples: int) -> Array:

@@ -137,13 +137,11 @@ def display_forms(forms: DataFrame) -> DataFrame:
 
 def query_tags(raw_tags: DataFrame, rows: DataFrame) -> DataFrame:
     """`query_id` and `query_tags` (each once, sorted) of every answered query."""
-    kept = rows.where(F.col("tag").isNotNull()).select("raw_tag", "tag")
-    return (
-        raw_tags.select("query_id", F.explode_outer("tags.tag").alias("raw_tag"))
-        .join(kept, "raw_tag", "left")
-        .groupBy("query_id")
-        .agg(F.array_sort(F.collect_set("tag")).alias("query_tags"))
+    names = rows.where(F.col("tag").isNotNull()).select(
+        F.col("raw_tag").alias("tag"), F.col("tag").alias("new")
     )
+    given = raw_tags.select("query_id", F.col("tags.tag").alias("query_tags"))
+    return renamed_tags(given, names)
 
 
 def without_dropped(per_query: DataFrame, dropped: DataFrame) -> DataFrame:

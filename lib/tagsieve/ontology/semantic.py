@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 from tagsieve.console import Console
 from tagsieve.engines.actors import ActorPool, ActorSpec, Counts
 from tagsieve.engines.config import RayConfig
-from tagsieve.engines.encoders import Dtype, SentenceEncoder, cpu_dtype, packaged_minilm
+from tagsieve.engines.encoders import Dtype, SentenceEncoder, dtype_of, packaged_minilm
 from tagsieve.engines.models import model_digest, model_folder
-from tagsieve.engines.ray import cores
+from tagsieve.engines.ray import share_of_cores
 from tagsieve.errors import RunError
 from tagsieve.lake import TABLES, Lake
 from tagsieve.ledger import fingerprint
@@ -43,11 +43,7 @@ def encoder_fingerprint(config: SemanticConfig) -> str:
     """The encoder's name and a hash of its weights and precision, as `tag_vectors` has it."""
     name = Path(config.encoder).name if config.encoder else "minilm"
     digest = model_digest(encoder_folder(config))
-    return f"{name}-phrase-{fingerprint(digest, _dtype(config))[:12]}"
-
-
-def _dtype(config: SemanticConfig) -> Dtype:
-    return cpu_dtype() if config.dtype == "auto" else config.dtype
+    return f"{name}-phrase-{fingerprint(digest, dtype_of(config.dtype))[:12]}"
 
 
 class PhraseEncoder:
@@ -119,10 +115,10 @@ def _encode(
     ray_config: RayConfig,
     console: Console,
 ) -> None:
-    threads = max(1, cores(ray_config) // config.replicas)
+    threads = share_of_cores(ray_config, config.replicas)
     spec = ActorSpec(
         PhraseEncoder,
-        {"folder": encoder_folder(config), "dtype": _dtype(config), "threads": threads},
+        {"folder": encoder_folder(config), "dtype": dtype_of(config.dtype), "threads": threads},
         killed_by=_ends_the_step,
         label="normalize",
         replicas=config.replicas,
@@ -174,7 +170,7 @@ def group_labels(
     """DBSCAN labels of vectors, int64 [n], by actors that search block by block."""
     import ray
 
-    threads = max(1, cores(ray_config) // config.replicas)
+    threads = share_of_cores(ray_config, config.replicas)
     spec = ActorSpec(
         NearPairs,
         {"vectors": ray.put(vectors), "eps": config.eps, "threads": threads},

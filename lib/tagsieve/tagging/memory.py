@@ -10,9 +10,8 @@ import pyarrow as pa
 
 from tagsieve.engines.actors import Counts
 from tagsieve.engines.encoders import (
-    Dtype,
     SentenceEncoder,
-    cpu_dtype,
+    dtype_of,
     packaged_minilm,
 )
 from tagsieve.engines.models import model_digest
@@ -34,12 +33,8 @@ def memory_fingerprint(config: MemoryTaggerConfig) -> str:
     folders = bank_folders(config)
     names = "-".join(read_card(folder).name for folder in folders)
     digests = [bank_digest(folder) for folder in folders]
-    parts = ("memory", digests, model_digest(packaged_minilm()), _dtype(config))
+    parts = ("memory", digests, model_digest(packaged_minilm()), dtype_of(config.dtype))
     return f"memory-{names}-{fingerprint(*parts)[:12]}"
-
-
-def _dtype(config: MemoryTaggerConfig) -> Dtype:
-    return cpu_dtype() if config.dtype == "auto" else config.dtype
 
 
 UNREADABLE = "unreadable"
@@ -63,7 +58,7 @@ class MemoryTagger:
     def start(self, counted: Counts) -> None:  # noqa: ARG002
         """Load the encoder and the banks."""
         config = self._config
-        self._encoder = SentenceEncoder(packaged_minilm(), _dtype(config), self._threads)
+        self._encoder = SentenceEncoder(packaged_minilm(), dtype_of(config.dtype), self._threads)
         self._banks = [Bank.load(folder, self._encoder) for folder in bank_folders(config)]
         self._readable = np.array(
             [

@@ -12,7 +12,7 @@ from tagsieve.engines.actors import ActorSpec
 from tagsieve.engines.config import RayConfig
 from tagsieve.engines.llm.http import api_key
 from tagsieve.engines.llm.vllm import NO_VLLM
-from tagsieve.engines.ray import cores, count_gpus
+from tagsieve.engines.ray import count_gpus, share_of_cores
 from tagsieve.errors import UsageError
 from tagsieve.ledger import fingerprint
 from tagsieve.tagging.config import (
@@ -79,7 +79,7 @@ def actors_of(
         "restarts": config.restarts,
     }
     if isinstance(config, MemoryTaggerConfig):
-        threads = config.cpus_per_replica or _share(ray_config, config.replicas)
+        threads = config.cpus_per_replica or share_of_cores(ray_config, config.replicas)
         chunk, chunks = _chunks(config, MEMORY_CHUNK_ROWS, 2 * MEMORY_CHUNK_ROWS)
         return ActorSpec(
             MemoryTagger,
@@ -102,7 +102,8 @@ def actors_of(
         LlmTagger,
         shared,
         replicas=config.replicas,
-        cpus=config.cpus_per_replica or (1 if gpus else _share(ray_config, config.replicas)),
+        cpus=config.cpus_per_replica
+        or (1 if gpus else share_of_cores(ray_config, config.replicas)),
         gpus=gpus,
         chunk_rows=chunk,
         in_flight=chunks,
@@ -125,10 +126,6 @@ def _chunks(config: SingleTaggerConfig, rows: int, in_flight: int) -> tuple[int,
         in_flight = min(in_flight, max(1, config.commit_rows // 2))
     rows = min(rows, max(1, in_flight // 2))
     return rows, max(1, in_flight // rows)
-
-
-def _share(ray_config: RayConfig, replicas: int) -> int:
-    return max(1, cores(ray_config) // replicas)
 
 
 def gpus_of(config: VllmTaggerConfig) -> int:
