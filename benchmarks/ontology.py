@@ -26,6 +26,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 import common
 
 SIZES = (1_000_000, 10_000_000, 100_000_000)
@@ -68,7 +70,7 @@ def child(what: str, folder: Path, size: int) -> dict[str, Any]:
 
 
 @contextmanager
-def engines(driver_memory: str = "8g") -> Iterator[Any]:
+def engines(driver_memory: str = "4g") -> Iterator[Any]:
     from tagsieve.engines.config import RayConfig, SparkConfig
     from tagsieve.engines.context import Engines
 
@@ -169,6 +171,7 @@ def scale_child(folder: Path, size: int) -> dict[str, Any]:
             "seconds": seconds,
             "total": round(sum(seconds.values()), 2),
             "peak_gb": round(memory.stop() / 2**30, 2),
+            "python_gb": round(psutil.Process().memory_info().rss / 2**30, 2),
         }
         expected = (
             {row["raw_tag"]: row["tag"] for row in rows.collect()} if references(size) else {}

@@ -136,7 +136,7 @@ TABLES: dict[str, Table] = {
         ),
         _table(
             "ontology",
-            ("version", "raw_tag"),
+            ("version", "raw_tag", "update"),
             {
                 "version": _STRING,
                 "raw_tag": _STRING,
@@ -147,7 +147,38 @@ TABLES: dict[str, Table] = {
                 "surface": _STRING,
                 "stem": _STRING,
                 "semantic_tag": _STRING,
+                "item_tag": _STRING,
+                "how": _STRING,
+                "update": pa.int64(),
             },
+            partition_by=("version",),
+        ),
+        _table(
+            "ontology_updates",
+            ("version", "update"),
+            {
+                "version": _STRING,
+                "update": pa.int64(),
+                "samples": pa.int64(),
+                "queries": pa.int64(),
+                "occurrences": pa.int64(),
+                "known": pa.int64(),
+                "by_stem": pa.int64(),
+                "by_similarity": pa.int64(),
+                "by_edit": pa.int64(),
+                "grown": pa.int64(),
+                "rare": pa.int64(),
+                "pending": pa.int64(),
+                "due": _STRING,
+                "read_versions": _COUNTS,
+                "created": _TIME,
+                "run_id": _STRING,
+            },
+        ),
+        _table(
+            "ontology_items",
+            ("version", "tag"),
+            {"version": _STRING, "tag": _STRING, "item": pa.int64(), "uses": pa.int64()},
             partition_by=("version",),
         ),
         _table(
@@ -406,8 +437,9 @@ class Lake:
         if existing is not None:
             there = {field.name for field in existing.schema().fields}
             added = [field for field in table.schema if field.name not in there]
-            if added:  # made by an earlier tagsieve
-                existing.alter.add_columns(Schema.from_arrow(pa.schema(added)).fields)
+            if added:  # made by an earlier tagsieve, whose rows have no value there
+                fields = pa.schema([field.with_nullable(True) for field in added])
+                existing.alter.add_columns(Schema.from_arrow(fields).fields)
             return existing
         try:
             if not urlsplit(self.root).scheme:
@@ -590,13 +622,16 @@ class Lake:
             still_open, {"resolved_by": F.lit(run_id)}
         ).execute()
 
-    def replace(self, frame: DataFrame, name: str, partition: Mapping[str, str]) -> None:
-        """Put the rows of a Spark frame in place of those of one partition, in one commit."""
-        where = " AND ".join(
-            "{} = '{}'".format(column, value.replace("\\", "\\\\").replace("'", "\\'"))
-            for column, value in partition.items()
+    def replace(self, frame: DataFrame, name: str, where: Mapping[str, str | int]) -> None:
+        """Put the rows of a Spark frame in place of those that have the values of `where`, in one
+        commit: of a partition, or of files that hold no other rows."""
+        condition = " AND ".join(
+            f"{column} = {value}"
+            if isinstance(value, int)
+            else "{} = '{}'".format(column, value.replace("\\", "\\\\").replace("'", "\\'"))
+            for column, value in where.items()
         )
-        writer = self._writer(frame, name).mode("overwrite").option("replaceWhere", where)
+        writer = self._writer(frame, name).mode("overwrite").option("replaceWhere", condition)
         writer.save(self.spark_uri(self.uri(name)))
 
     def _writer(self, frame: DataFrame, name: str) -> Any:

@@ -13,7 +13,7 @@ from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
 
 @dataclass
@@ -83,3 +83,9 @@ class Context:
     run: StepRun
     console: Console
     limit: int | None = None
+
+    def stored(self, name: str, frame: DataFrame) -> DataFrame:
+        """A frame written to the run's work folder, and read from there: computed once."""
+        uri = self.lake.spark_uri(self.lake.work_uri(self.run.run_id, name))
+        frame.write.mode("overwrite").parquet(uri)
+        return self.engines.spark.read.schema(frame.schema).parquet(uri)

@@ -38,6 +38,16 @@ def read_chunks(folder: str, rows: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(parts).combine_chunks()
 
 
+def read_all(lake: Lake, frame: DataFrame, folder: str) -> pa.Table:
+    """A Spark frame that fits in memory, by files below the lake's work folder: a collect would
+    hold it more than once."""
+    count = write_rows(lake, frame, folder)
+    from pyspark.sql.pandas.types import to_arrow_schema
+
+    empty = to_arrow_schema(frame.schema).empty_table()
+    return pa.concat_tables(read_chunks(folder, count)) if count else empty
+
+
 def _batches(dataset: ds.FileSystemDataset, rows: int) -> Iterator[pa.RecordBatch]:
     for path in dataset.files:
         with pq.ParquetFile(path, filesystem=dataset.filesystem, buffer_size=READ_BYTES) as file:

@@ -240,6 +240,22 @@ def named_rules(rules: DataFrame, items: DataFrame) -> DataFrame:
     )
 
 
+def item_rules(rules: DataFrame, items: DataFrame) -> DataFrame:
+    """`antecedent` (items, ascending) and `consequent` of rules with tags: of `named_rules`."""
+    names = F.broadcast(items.select("item", "tag"))
+    flat = rules.withColumn("rule", F.struct("antecedent", "consequent"))
+    antecedents = (
+        flat.select("rule", F.explode("antecedent").alias("tag"))
+        .join(names, "tag")
+        .groupBy("rule")
+        .agg(F.array_sort(F.collect_list("item")).alias("antecedent"))
+    )
+    consequent = names.select(F.col("tag").alias("name"), F.col("item").alias("consequent"))
+    return antecedents.join(
+        consequent, antecedents["rule"]["consequent"] == consequent["name"]
+    ).select("antecedent", "consequent")
+
+
 def dropped_tags(dropped: DataFrame, items: DataFrame) -> DataFrame:
     """`query_id` and `dropped` as tags."""
     return (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -12,10 +11,10 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
-from tagsieve.engines.handover import read_chunks, write_rows
+from tagsieve.engines.handover import read_all
 from tagsieve.ontology import association as rules_of
 from tagsieve.ontology.config import NormalizeConfig
-from tagsieve.ontology.edits import Edits
+from tagsieve.ontology.edits import Edits, FoundEdits
 from tagsieve.ontology.normalization import (
     first_rows,
     frequency_step,
@@ -28,7 +27,6 @@ from tagsieve.ontology.normalization import (
     tag_uses,
     without_dropped,
 )
-from tagsieve.ontology.rules import TagRule
 from tagsieve.ontology.semantic import group_labels, semantic_names, tag_vectors
 
 
@@ -36,18 +34,19 @@ from tagsieve.ontology.semantic import group_labels, semantic_names, tag_vectors
 class Build:
     """One version in the making.
 
-    `rows`: of `ontology`. `rules`: of `ontology_rules`, with tags. `per_query`: `query_id`,
-    `query_tags`. `stages`: of `tag_funnel`.
+    `rows`: of `ontology`. `rules`, `items`: of `ontology_rules`, `ontology_items`. `stages`: of
+    `tag_funnel`. `per_query`: `query_id`, `query_tags`.
     """
 
     context: Context
     config: NormalizeConfig
-    edits: Edits
+    edits: FoundEdits
     raw_tags: DataFrame
     samples: DataFrame
     rows: DataFrame
     per_query: DataFrame | None = None
     rules: DataFrame | None = None
+    items: DataFrame | None = None
     stages: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
@@ -55,7 +54,7 @@ class Build:
         cls,
         context: Context,
         config: NormalizeConfig,
-        edits: Edits,
+        edits: FoundEdits,
         raw_tags: DataFrame,
         samples: DataFrame,
     ) -> Build:
@@ -97,7 +96,7 @@ class Build:
 
     def _rule(self) -> None:
         before = self.rows.select("raw_tag", F.col("tag").alias("old"))
-        self.rows = rule_step(self.rows, self.config.rule, self._apart_surfaces)
+        self.rows = rule_step(self.rows, self.config.rule, self.edits.apart_surfaces)
         self._keep("rule", before)
 
     def _semantic(self) -> None:
@@ -115,10 +114,9 @@ class Build:
             .agg(F.sum("count").alias("uses"))
         )
         folder = context.lake.work_uri(context.run.run_id, "semantic-tags")
-        count = write_rows(context.lake, distinct, folder)
-        if not count:
+        table = read_all(context.lake, distinct, folder)
+        if not table.num_rows:
             return distinct.select("tag", F.col("tag").alias("semantic_tag"))
-        table = pa.concat_tables(read_chunks(folder, count))
         table = table.take(pc.sort_indices(table["tag"]))
         context.engines.ray()
         ray_config, console = context.engines.ray_config, context.console
@@ -127,8 +125,7 @@ class Build:
         labels = group_labels(vectors, config, ray_config, console)
         there = self._named_tags()
         apart = [
-            frozenset(there[name] for name in names if name in there)
-            for names in self.edits.apart(self._form)
+            frozenset(there[name] for name in names if name in there) for names in self.edits.apart
         ]
         uses = table["uses"].to_numpy()
         names = semantic_names(tags, uses, vectors, labels, config.max_diameter, apart)
@@ -137,60 +134,46 @@ class Build:
 
     def _edit(self) -> None:
         """Merge and rename by hand, after all that merges by rule, before what queries lose."""
-        if self.edits == Edits():
+        if self.edits.edits == Edits():
             return
         there = self._named_tags()
-        wanted = self.edits.names(self._form)
+        wanted = self.edits.names
         pairs = [(there[name], new) for name, new in wanted.items() if name in there]
         spark = self.context.engines.spark
         made = spark.createDataFrame(sorted(set(pairs)), "tag string, new string")
         self.rows = renaming_step(self.rows, made)
         self._keep("edits")
-        for line in self.edits.told(self._form, there):
+        for line in self.edits.told(there):
             self.context.console.line(f"edits: {line}")
 
     def _named_tags(self) -> dict[str, str]:
         """The tag that each form named in the edits stands in now."""
-        names = self.edits.names(self._form).keys() | set().union(*self.edits.apart(self._form))
+        names = self.edits.names.keys() | set().union(*self.edits.apart)
         if not names:
             return {}
         form = F.col("stem" if "rule" in self.config.steps else "raw_tag")
         rows = self.rows.where(form.isin(sorted(names)) & F.col("tag").isNotNull())
         return {row["form"]: row["tag"] for row in rows.select(form.alias("form"), "tag").collect()}
 
-    def _form(self, name: str) -> str:
-        """What tells a name of the edits in the rows: its stem, so that spelling means nothing."""
-        if "rule" not in self.config.steps:
-            return name
-        surface = self._tag_rule.surface(name)
-        return surface if surface in self._apart_surfaces else self._tag_rule.stem(name)
-
-    @cached_property
-    def _tag_rule(self) -> TagRule:
-        return TagRule(self.config.rule)
-
-    @cached_property
-    def _apart_surfaces(self) -> frozenset[str]:
-        return frozenset().union(*self.edits.apart(self._tag_rule.surface))
-
     def _association(self) -> None:
         context, config = self.context, self.config.association
         spark = context.engines.spark
-        per_query = self._stored("baskets", query_tags(self.raw_tags, self.rows))
+        self.rows = self.rows.withColumn("item_tag", F.col("tag"))
+        per_query = self.context.stored("baskets", query_tags(self.raw_tags, self.rows))
         asked = self.samples.select(F.explode("query_ids").alias("query_id")).distinct()
         baskets = per_query.join(asked, "query_id", "left_semi").select(
             "query_id", F.col("query_tags").alias("tags")
         )
-        items = self._stored("items", rules_of.frequent_items(baskets, config.min_support))
-        numbered = self._stored("item-baskets", rules_of.item_baskets(baskets, items))
+        items = self.context.stored("items", rules_of.frequent_items(baskets, config.min_support))
+        numbered = self.context.stored("item-baskets", rules_of.item_baskets(baskets, items))
         mined = numbered.select("query_id", F.slice("items", 1, config.max_basket).alias("items"))
         context.run.metrics["capped_baskets"] = float(
             numbered.where(F.size("items") > config.max_basket).count()
         )
-        rules = self._stored(
+        rules = self.context.stored(
             "rules", rules_of.mine(mined, items, baskets.count(), config, context.console)
         )
-        self.rules = rules_of.named_rules(rules, items)
+        self.rules, self.items = rules_of.named_rules(rules, items), items
         context.run.metrics["rules"] = float(rules.count())
         if config.apply == "alias":
             aliases = rules_of.aliases(spark, rules, items)
@@ -201,7 +184,7 @@ class Build:
                 per_query.select("query_id", F.col("query_tags").alias("tags")), items
             )
             dropped = rules_of.dropped_tags(rules_of.dropped_items(every, rules), items)
-            self.per_query = self._stored("left", without_dropped(per_query, dropped))
+            self.per_query = self.context.stored("left", without_dropped(per_query, dropped))
             self._stage("association", *_left(self.per_query))
 
     def _keep(self, stage: str, before: DataFrame | None = None) -> None:
@@ -210,7 +193,7 @@ class Build:
         `before`: `old` tag of each raw tag; tags of queries that rules have gone through already
         are renamed, too.
         """
-        self.rows = self._stored(f"rows-{stage}", self.rows)
+        self.rows = self.context.stored(f"rows-{stage}", self.rows)
         if self.per_query is not None and before is not None:
             names = (
                 before.join(self.rows, "raw_tag")
@@ -219,7 +202,7 @@ class Build:
                 .distinct()
             )
             renamed = renamed_tags(self.per_query, names)
-            self.per_query = self._stored(f"queries-{stage}", renamed)
+            self.per_query = self.context.stored(f"queries-{stage}", renamed)
             self._stage(stage, *_left(self.per_query))
         else:
             kept = F.col("tag").isNotNull()
@@ -235,13 +218,6 @@ class Build:
         self.stages.append(
             {"position": position, "stage": stage, "tags": tags, "occurrences": occurrences}
         )
-
-    def _stored(self, name: str, frame: DataFrame) -> DataFrame:
-        """A frame written to the run's work folder, and read from there: computed once."""
-        context = self.context
-        uri = context.lake.spark_uri(context.lake.work_uri(context.run.run_id, name))
-        frame.write.mode("overwrite").parquet(uri)
-        return context.engines.spark.read.schema(frame.schema).parquet(uri)
 
 
 def _left(per_query: DataFrame) -> tuple[int, int]:

@@ -81,6 +81,23 @@ class AssociationConfig(RecipeModel):
     )
 
 
+class RebuildConfig(RecipeModel):
+    """When so much of a version came by updates that it is to be made anew: above any of these."""
+
+    pending: float = Field(
+        0.05,
+        ge=0,
+        description="Occurrences in updates without a tag, beyond the share that the build left "
+        "without one, of all occurrences of the version.",
+    )
+    similar: float = Field(
+        0.05, ge=0, description="Occurrences mapped by similarity, of all of the version."
+    )
+    growth: float = Field(
+        1.0, ge=0, description="Conversations in updates, of those that it was built from."
+    )
+
+
 NormalizeStep = Literal["frequency", "rule", "semantic", "association"]
 
 
@@ -104,6 +121,18 @@ class NormalizeConfig(RecipeModel):
     edits: str | None = Field(
         None, description="YAML file with corrections by hand: merge, never_merge, rename."
     )
+    update: Literal["auto", "increment", "rebuild"] = Field(
+        "auto",
+        description="increment: new rows join the version that these settings made; rebuild: a new "
+        "version from all rows; auto: increment until `rebuild_when` says that a rebuild is due.",
+    )
+    rebuild_when: RebuildConfig = Field(default_factory=RebuildConfig)
+    version: str | None = Field(
+        None,
+        pattern=r"^v[1-9][0-9]*$",
+        description="Pin an ontology version, such as v3: its own settings and edits hold, new "
+        "rows join it, and it is never made anew.",
+    )
 
     @model_validator(mode="after")
     def _order(self) -> Self:
@@ -113,6 +142,11 @@ class NormalizeConfig(RecipeModel):
         if place.get("frequency", -1) > place.get("association", 4):
             raise ValueError(
                 "steps: frequency comes before association, whose rules need counted tags"
+            )
+        if self.version is not None and self.update == "rebuild":
+            raise ValueError(
+                f"version={self.version} pins a version, and update=rebuild asks for another one; "
+                "leave one of them out"
             )
         return self
 

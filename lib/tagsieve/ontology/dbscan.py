@@ -1,4 +1,5 @@
-"""DBSCAN by exact range search: blocks of the upper triangle, never N x N in memory.
+"""DBSCAN and nearest rows by exact range search: blocks of the upper triangle, never N x N in
+memory.
 
 Equal to scikit-learn's DBSCAN on the same cosine distances (METHODS.md, sections 1 and 7).
 """
@@ -80,6 +81,21 @@ class RangeSearch:
             part = slice(start, start + _DECIDED_AT_ONCE)
             keep[part] = distances(self._vectors[i[part]], self._vectors[j[part]]) <= self._eps
         return i[keep].astype(np.int32), j[keep].astype(np.int32)
+
+
+def nearest(known: Array, new: Array, eps: float, block: int = 4096) -> Array:
+    """For each row of `new` the row of `known` that is nearest within `eps`, int64 [len(new)]; -1
+    where none is. Of equally near ones the first."""
+    search = RangeSearch(np.concatenate([new, known]), eps, block)
+    found = np.full(len(new), -1)
+    for number in range(-(-len(new) // block)):
+        i, j = search.pairs_of(number)
+        across = (i < len(new)) & (j >= len(new))
+        i, j = i[across], j[across] - len(new)
+        order = np.lexsort((j, distances(new[i], known[j]), i))
+        i, first = np.unique(i[order], return_index=True)
+        found[i] = j[order][first]
+    return found
 
 
 def distances(left: Array, right: Array) -> Array:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from pydantic import Field
 
 from tagsieve.config import RecipeModel, validate
 from tagsieve.errors import UsageError
+from tagsieve.ontology.config import NormalizeConfig
+from tagsieve.ontology.rules import TagRule
 
 
 class Merge(RecipeModel):
@@ -30,30 +33,53 @@ class Edits(RecipeModel):
     )
     rename: dict[str, str] = Field({}, description="Tag: its new name.")
 
-    def apart(self, form: Callable[[str], str]) -> list[frozenset[str]]:
-        """The lists of `never_merge`, names in their `form`."""
-        return [frozenset(map(form, names)) for names in self.never_merge]
 
-    def names(self, form: Callable[[str], str]) -> dict[str, str]:
+class FoundEdits:
+    """Edits as a build finds them: each tag by its form, which is its stem, so that spelling means
+    nothing; without the rule step the tag itself."""
+
+    def __init__(self, edits: Edits, config: NormalizeConfig) -> None:
+        self.edits = edits
+        self._rule = TagRule(config.rule) if "rule" in config.steps else None
+        surface = self._rule.surface if self._rule else str
+        self.apart_surfaces = frozenset(surface(n) for names in edits.never_merge for n in names)
+
+    def form(self, name: str) -> str:
+        """What tells a name in the rows of an ontology."""
+        if self._rule is None:
+            return name
+        surface = self._rule.surface(name)
+        return surface if surface in self.apart_surfaces else self._rule.stem(name)
+
+    @cached_property
+    def apart(self) -> list[frozenset[str]]:
+        """The lists of `never_merge`, as forms."""
+        return [frozenset(map(self.form, names)) for names in self.edits.never_merge]
+
+    @cached_property
+    def names(self) -> dict[str, str]:
         """What the tag of each named form becomes, merges before renames."""
-        found = {form(tag): merge.into for merge in self.merge for tag in (*merge.tags, merge.into)}
-        renamed = {form(old): new for old, new in self.rename.items()}
-        return renamed | {name: renamed.get(form(new), new) for name, new in found.items()}
+        found = {
+            self.form(tag): merge.into
+            for merge in self.edits.merge
+            for tag in (*merge.tags, merge.into)
+        }
+        renamed = {self.form(old): new for old, new in self.edits.rename.items()}
+        return renamed | {name: renamed.get(self.form(new), new) for name, new in found.items()}
 
-    def told(self, form: Callable[[str], str], there: Mapping[str, str]) -> Iterator[str]:
+    def told(self, there: Mapping[str, str]) -> Iterator[str]:
         """A line for each edit; `there`: the tag of each form that is one."""
-        for merge in self.merge:
-            yield f"merge into {merge.into!r}: {_found(merge.tags, form, there)}"
-        for names in self.never_merge:
-            yield f"never merge: {_found(names, form, there)}"
-        for old, new in self.rename.items():
-            yield f"rename to {new!r}: {_found((old,), form, there)}"
+        for merge in self.edits.merge:
+            yield f"merge into {merge.into!r}: {self._found(merge.tags, there)}"
+        for names in self.edits.never_merge:
+            yield f"never merge: {self._found(names, there)}"
+        for old, new in self.edits.rename.items():
+            yield f"rename to {new!r}: {self._found((old,), there)}"
 
-
-def _found(names: tuple[str, ...], form: Callable[[str], str], there: Mapping[str, str]) -> str:
-    lacking = [name for name in names if form(name) not in there]
-    known = f"{len(names) - len(lacking)} of {len(names)} tags"
-    return f"{known}; there is no {', '.join(map(repr, lacking))}" if lacking else known
+    def _found(self, names: tuple[str, ...], there: Mapping[str, str]) -> str:
+        lacking = [name for name in names if self.form(name) not in there]
+        known = f"{len(names) - len(lacking)} of {len(names)} tags"
+        return f"{known}; there is no {', '.join(map(repr, lacking))}" if lacking else known
 
 
 def load_edits(path: str | None) -> Edits:

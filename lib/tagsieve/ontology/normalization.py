@@ -31,6 +31,11 @@ def tag_counts(raw_tags: DataFrame, samples: DataFrame, weight: str) -> DataFram
     )
 
 
+def query_weights(raw_tags: DataFrame, samples: DataFrame, weight: str) -> DataFrame:
+    """`query_id` and `weight` of the queries that `tag_counts` counts, by their keys alone."""
+    return _asked(samples, weight).join(raw_tags.select("query_id"), "query_id", "left_semi")
+
+
 def _asked(samples: DataFrame, weight: str) -> DataFrame:
     """`query_id` and `weight` of the queries that a sample has."""
     asked = samples.select(F.explode("query_ids").alias("query_id"))
@@ -46,7 +51,8 @@ def first_rows(counts: DataFrame) -> DataFrame:
         "raw_tag",
         "count",
         F.lit("kept").alias("status"),
-        *(empty.alias(name) for name in ("surface", "stem", "rule_tag", "semantic_tag")),
+        F.lit("built").alias("how"),
+        *(empty.alias(n) for n in ("surface", "stem", "rule_tag", "semantic_tag", "item_tag")),
         F.col("raw_tag").alias("tag"),
     )
 
@@ -86,10 +92,7 @@ def rule_step(
     """Tags with one stem become one tag, `rule_tag`: its most frequent surface form, then the
     shortest, then the least. Surface forms in `apart` are their own stems."""
     tags = rows.where(F.col("tag").isNotNull()).groupBy("tag").agg(F.sum("count").alias("count"))
-    forms = with_forms(tags, config)
-    if apart:
-        own = F.col("surface").isin(sorted(apart))
-        forms = forms.withColumn("stem", F.when(own, F.col("surface")).otherwise(F.col("stem")))
+    forms = apart_stems(with_forms(tags, config), apart)
     made = forms.join(display_forms(forms), "stem").select("tag", "surface", "stem", "rule_tag")
     return _renamed(rows.drop("surface", "stem", "rule_tag"), made, "rule_tag")
 
@@ -125,6 +128,14 @@ def with_forms(tags: DataFrame, config: RuleConfig) -> DataFrame:
             )
 
     return tags.mapInArrow(forms, "tag string, count long, surface string, stem string")
+
+
+def apart_stems(forms: DataFrame, apart: frozenset[str]) -> DataFrame:
+    """`forms` in which the surface forms in `apart` are their own stems."""
+    if not apart:
+        return forms
+    own = F.col("surface").isin(sorted(apart))
+    return forms.withColumn("stem", F.when(own, F.col("surface")).otherwise(F.col("stem")))
 
 
 def display_forms(forms: DataFrame) -> DataFrame:

@@ -2,44 +2,63 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from typing import Any
 
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from tagsieve.config import validate
 from tagsieve.engines.context import Context
-from tagsieve.errors import RunError
+from tagsieve.errors import RunError, UsageError
 from tagsieve.lake import Lake, rows_table
 from tagsieve.ledger import ANY_RUN
 from tagsieve.ontology.analysis import pool_recall, pool_stats
 from tagsieve.ontology.building import Build
 from tagsieve.ontology.comparing import Comparison
 from tagsieve.ontology.config import AnalyzeConfig, NormalizeConfig
-from tagsieve.ontology.edits import Edits, load_edits
+from tagsieve.ontology.edits import Edits, FoundEdits, load_edits
 from tagsieve.ontology.normalization import sample_tags
 from tagsieve.ontology.semantic import encoder_fingerprint
+from tagsieve.ontology.tracing import find_made
+from tagsieve.ontology.updating import MAPPED, Update, updates_of
 
 
 def normalize(context: Context, tagger: str, config: NormalizeConfig) -> None:
-    """Make an ontology version of one tagger's raw tags, and the tags of each content under it.
+    """Make an ontology version of one tagger's raw tags, and the tags of each content under it; or
+    let new rows join the version that is there.
 
-    The row in `ontology_versions` is written last: a version without it was cut off, and is made
-    again under the same name. The driver holds nothing that grows with the data.
+    The driver holds the distinct tags after the rule step with their vectors, if there is a
+    semantic step, and else nothing that grows with the data.
     """
-    run, lake, console = context.run, context.lake, context.console
+    run = context.run
     run.unit = "tag"
     run.reads("samples", "raw_tags")
-    decided_by = identity(config)
-    if run.done_before(tagger, decided_by):
+    made = _made(context.lake, tagger, config)
+    if run.done_before(tagger, identity(config), config.version, config.update == "rebuild"):
         return
+    if made is None or config.update == "rebuild" or not _update(context, made, config):
+        _build(context, tagger, config)
+
+
+def _build(context: Context, tagger: str, config: NormalizeConfig) -> None:
+    """Make a version.
+
+    The row in `ontology_versions` is written last: a version without it was cut off, and is made
+    again under the same name.
+    """
+    run, lake, console = context.run, context.lake, context.console
     spark = context.engines.spark
     raw_tags = lake.read(spark, "raw_tags", run.read["raw_tags"]).where(F.col("tagger") == tagger)
     samples = lake.read(spark, "samples", run.read["samples"])
     versions = lake.arrow("ontology_versions", ["version", "tagger", "created"]).to_pylist()
     version = f"v{1 + max((int(row['version'][1:]) for row in versions), default=0)}"
     earlier = [row for row in versions if row["tagger"] == tagger]
+    edits = FoundEdits(load_edits(config.edits), config)
     with console.spark_progress(spark, "normalize: counting tags"):
-        build = Build.begin(context, config, load_edits(config.edits), raw_tags, samples)
+        build = Build.begin(context, config, edits, raw_tags, samples)
         if not build.stages[0]["tags"]:
             answered = raw_tags.count()
             raise RunError(
@@ -51,24 +70,20 @@ def normalize(context: Context, tagger: str, config: NormalizeConfig) -> None:
             )
     per_query = build.finish()
     with console.spark_progress(spark, "normalize: writing"):
-        of_version = {"version": version}
-        lake.replace(build.rows.withColumn("version", F.lit(version)), "ontology", of_version)
-        if build.rules is not None:
-            lake.replace(
-                build.rules.withColumn("version", F.lit(version)), "ontology_rules", of_version
-            )
-        of_version = {"ontology_version": version}
-        lake.replace(
-            sample_tags(samples, per_query).withColumns(
-                {"tagger": F.lit(tagger), "ontology_version": F.lit(version)}
-            ),
-            "tags",
-            of_version,
-        )
+        tags = sample_tags(samples, per_query).withColumn("tagger", F.lit(tagger))
         stages = spark.createDataFrame(
-            rows_table("tag_funnel", (of_version | stage for stage in build.stages))
+            rows_table("tag_funnel", build.stages).drop(["ontology_version"])
         )
-        lake.replace(stages, "tag_funnel", of_version)
+        frames = {
+            "ontology": ("version", build.rows.withColumn("update", F.lit(0).cast("long"))),
+            "ontology_rules": ("version", build.rules),
+            "ontology_items": ("version", build.items),
+            "tags": ("ontology_version", tags),
+            "tag_funnel": ("ontology_version", stages),
+        }
+        for name, (column, frame) in frames.items():
+            if frame is not None:
+                lake.replace(frame.withColumn(column, F.lit(version)), name, {column: version})
     for row in build.rows.groupBy("status").count().collect():
         if row["status"] == "kept":
             run.kept = row["count"]
@@ -80,42 +95,126 @@ def normalize(context: Context, tagger: str, config: NormalizeConfig) -> None:
         "version": version,
         "tagger": tagger,
         "parent": max(earlier, key=lambda row: row["created"])["version"] if earlier else None,
-        **decided_by,
+        **identity(config),
         "read_versions": run.read,
         "created": datetime.now(UTC),
         "run_id": run.run_id,
     }
     lake.append_once("ontology_versions", rows_table("ontology_versions", [made]), run.run_id, 1)
-    run.wrote("ontology", "ontology_rules", "tags", "tag_funnel", "ontology_versions")
+    run.wrote(*frames, "ontology_versions")
+
+
+def _update(context: Context, made: dict[str, Any], config: NormalizeConfig) -> bool:
+    """Let new rows join a version; False when a rebuild is due, and the version is not pinned.
+
+    An update that was cut off is done first, of the same rows as then.
+    """
+    run, lake, console = context.run, context.lake, context.console
+    version = made["version"]
+    config, edits = _settings(made, config)
+    rows = lake.arrow("ontology_updates", filters=[("version", "=", version)]).to_pylist()
+    reads = [dict(row["read_versions"]) for row in sorted(rows, key=lambda row: row["update"])]
+    done = lake.commits_of("tags", updates_of(version))
+    if len(reads) == done or reads[-1] != run.read:
+        reads.append(run.read)
+    reads.insert(0, dict(made["read_versions"]))
+    for number in range(done + 1, len(reads)):
+        begun = number <= len(rows)
+        update = Update(context, made, config, edits, number, reads[number - 1], reads[number])
+        with console.spark_progress(context.engines.spark, f"normalize: update {number}"):
+            samples, queries = update.find_new()
+            if not samples and not queries and not begun:
+                break
+            drift = update.map_tags()
+            if drift.due and config.update == "auto" and not begun:
+                console.line(f"{version} is made anew: {drift.due}")
+                return False
+            update.write(drift, begun)
+        console.line(f"{version}, update {number}: {drift.told()}")
+        if drift.due:
+            console.line(f"{version}: a rebuild is due: {drift.due}", style="yellow")
+        for way, count in update.ways().items():
+            run.input += count
+            if way == "known":
+                run.known += count
+            elif way in MAPPED:
+                run.kept += count
+            else:
+                run.rejected[way] += count
+        run.metrics |= {name: float(count) for name, count in drift.figures.items()}
+        run.wrote("ontology", "ontology_updates", "tags")
+    if not run.input:
+        run.input = run.known = _raw_tags_of(lake, version)
+    return True
+
+
+def _settings(made: dict[str, Any], config: NormalizeConfig) -> tuple[NormalizeConfig, FoundEdits]:
+    """The settings and edits of a version; from the recipe only what decides nothing in it."""
+    what = f"ontology version {made['version']}"
+    own = validate(NormalizeConfig, json.loads(made["config"]), what)
+    edits = Edits() if made["edits"] is None else validate(Edits, json.loads(made["edits"]), what)
+    semantic = own.semantic.model_copy(update={"replicas": config.semantic.replicas})
+    own = own.model_copy(
+        update={
+            "semantic": semantic,
+            "update": "increment" if config.version else config.update,
+            "rebuild_when": config.rebuild_when,
+        }
+    )
+    if made["encoder"] is not None and encoder_fingerprint(semantic) != made["encoder"]:
+        raise RunError(
+            f"normalize: {what} was made with the phrase encoder {made['encoder']}, and "
+            f"{semantic.encoder or 'the packaged one'} is another now "
+            f"({encoder_fingerprint(semantic)}); put it back, or set normalize.update=rebuild"
+        )
+    return own, FoundEdits(edits, own)
+
+
+def _raw_tags_of(lake: Lake, version: str) -> int:
+    rows = lake.arrow("ontology", ["raw_tag"], filters=[("version", "=", version)])
+    return int(pc.count_distinct(rows["raw_tag"]).as_py())
 
 
 def identity(config: NormalizeConfig) -> dict[str, str | None]:
     """What decides a version of a tagger, as `ontology_versions` has it: the config without where
-    it runs, the edits, the phrase encoder's fingerprint."""
+    it runs and when it is updated, the edits, the phrase encoder's fingerprint."""
     edits = load_edits(config.edits)
     encoded = "semantic" in config.steps
+    beside = {"edits": True, "update": True, "rebuild_when": True, "version": True}
     return {
-        "config": config.model_dump_json(exclude={"edits": True, "semantic": {"replicas"}}),
+        "config": config.model_dump_json(exclude={**beside, "semantic": {"replicas"}}),
         "edits": None if edits == Edits() else edits.model_dump_json(),
         "encoder": encoder_fingerprint(config.semantic) if encoded else None,
     }
 
 
-def find_version(lake: Lake, tagger: str, config: NormalizeConfig) -> str:
-    """The newest ontology version of this tagger and config; RunError where there is none."""
-    columns = ["version", "tagger", "config", "edits", "encoder", "created"]
+def _made(lake: Lake, tagger: str, config: NormalizeConfig) -> dict[str, Any] | None:
+    """The row of `ontology_versions` of the pinned version, or of the newest one of this tagger and
+    config. Raises UsageError when the pinned one is not there or of another tagger."""
+    rows: list[dict[str, Any]] = lake.arrow("ontology_versions").to_pylist()
+    if config.version is not None:
+        pinned = find_made(lake, config.version)
+        if pinned["tagger"] != tagger:
+            raise UsageError(
+                f"normalize.version={config.version}: it is of tagger {pinned['tagger']}, and the "
+                f"recipe's is {tagger}; pin a version of that one, or set tag as it was"
+            )
+        return pinned
     wanted = {"tagger": tagger, **identity(config)}
-    made = [
-        row
-        for row in lake.arrow("ontology_versions", columns).to_pylist()
-        if all(row[column] == value for column, value in wanted.items())
-    ]
-    if not made:
+    made = [row for row in rows if all(row[name] == value for name, value in wanted.items())]
+    return max(made, key=lambda row: row["created"], default=None)
+
+
+def find_version(lake: Lake, tagger: str, config: NormalizeConfig) -> str:
+    """The pinned ontology version, or the newest one of this tagger and config; RunError where
+    there is none."""
+    made = _made(lake, tagger, config)
+    if made is None:
         raise RunError(
             f"lake {lake.root} has no ontology version of tagger {tagger} with these normalize "
             "settings; run the step normalize first"
         )
-    return str(max(made, key=lambda row: row["created"])["version"])
+    return str(made["version"])
 
 
 def analyze(context: Context, version: str, config: AnalyzeConfig) -> None:
