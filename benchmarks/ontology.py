@@ -3,11 +3,13 @@
     python benchmarks/ontology.py scale        # 1M, 10M and 100M occurrences, an hour on 2 cores
     python benchmarks/ontology.py semantic     # 200,000 distinct tags
     python benchmarks/ontology.py association  # 1M queries
+    python benchmarks/ontology.py truth        # 10M occurrences, the whole step
 
 scale: frequency, rule and apply (the tags of every query), each size in a process of its own; at
 10M occurrences two references in the same run: pandas with NLTK for each occurrence, and for each
 distinct tag. The rows are asserted equal first. association: MLlib's FP-Growth alone beside pair
-counting on the same baskets, the rules with one antecedent asserted equal. Results in
+counting on the same baskets, the rules with one antecedent asserted equal. truth: which pairs of
+raw tags become one tag, against the concepts that they were made from. Results in
 results/ontology_*.json.
 """
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +38,7 @@ REFERENCE_SIZE = 10_000_000
 MIN_COUNT = 20
 SEMANTIC_TAGS = 200_000
 PAIR_QUERIES = 1_000_000
+TRUTH_SIZE = 10_000_000
 
 
 def main() -> None:
@@ -195,10 +199,9 @@ def reference(
     path: Path, expected: dict[str, str | None], each: bool, ours: float
 ) -> dict[str, Any]:
     """Frequency, rule and apply with pandas and NLTK, stemming each occurrence or distinct tag."""
+    import pandas as pd
     import pyarrow.parquet as pq
-
-    from tagsieve.ontology.config import RuleConfig
-    from tagsieve.ontology.rules import TagRule
+    from nltk.stem.porter import PorterStemmer
 
     started = time.monotonic()
     table = pq.read_table(path)
@@ -206,15 +209,18 @@ def reference(
     frame["tag"] = [[item["tag"] for item in tags] for tags in frame.pop("tags")]
     flat = frame.explode("tag").drop_duplicates()
     counts = flat["tag"].value_counts()
-    kept = flat[flat["tag"].map(counts) >= MIN_COUNT].copy()
-    rule = TagRule(RuleConfig())
-    if each:
-        kept["surface"] = kept["tag"].map(rule.surface)
-        kept["stem"] = kept["tag"].map(rule.stem)
-    else:
-        distinct = kept["tag"].unique()
-        kept["surface"] = kept["tag"].map({tag: rule.surface(tag) for tag in distinct})
-        kept["stem"] = kept["tag"].map({tag: rule.stem(tag) for tag in distinct})
+    kept = flat[flat["tag"].map(counts) >= MIN_COUNT].reset_index(drop=True)
+    porter = PorterStemmer()
+    tags = kept["tag"] if each else pd.Series(kept["tag"].unique())
+    words = [re.findall(r"[^\W_]+", tag.lower()) for tag in tags]
+    forms = pd.DataFrame(
+        {
+            "surface": [" ".join(each) for each in words],
+            "stem": [" ".join(map(porter.stem, each)) for each in words],
+        },
+        index=kept.index if each else tags,
+    )
+    kept = kept.join(forms) if each else kept.join(forms, on="tag")
     uses = kept.groupby(["stem", "surface"]).size().reset_index(name="uses")
     uses["length"] = uses["surface"].str.len()
     uses = uses.sort_values(
@@ -275,6 +281,78 @@ def semantic_child(folder: Path, size: int) -> dict[str, Any]:
         "seconds": seconds,
         "peak_gb": round(memory.stop() / 2**30, 2),
     }
+
+
+# --- truth --------------------------------------------------------------------------------------
+
+
+def truth(folder: Path, sizes: list[int] | None) -> dict[str, Any]:
+    (found,) = [child("truth", folder, size) for size in sizes or [TRUTH_SIZE]]
+    told = [
+        f"{name} {row['precision']:.1%} / {row['recall']:.1%}" for name, row in found["by"].items()
+    ]
+    row = (
+        f"pairs of raw tags in one tag, precision / recall, {found['occurrences']:,} occurrences",
+        "; ".join(told),
+    )
+    return {**found, "readme": [row]}
+
+
+def truth_child(folder: Path, size: int) -> dict[str, Any]:
+    """The whole step, as a run takes it, against the concepts that the tags were made from."""
+    from pyspark.sql import functions as F
+
+    from generated_tags import generate
+    from tagsieve.console import Console
+    from tagsieve.engines.context import Context
+    from tagsieve.lake import Lake
+    from tagsieve.ledger import record_step
+    from tagsieve.ontology import NormalizeConfig, find_version, normalize
+
+    lake = Lake(str(folder / "lake"))
+    none = F.lit(None)
+    found: dict[str, Any] = {}
+    with engines() as started:
+        spark = started.spark
+        made = generate(spark, size)
+        filled = {"flags": none, "confidence": none, "prompt_tokens": none, "output_tokens": none}
+        by_hand = {"tagger": F.lit("t"), "run_id": F.lit("r"), **filled}
+        lake.append(made.raw_tags.withColumns(by_hand), "raw_tags")
+        raw_tags = lake.read(spark, "raw_tags")
+        samples = raw_tags.select(
+            F.lit("pool").alias("pool"),
+            F.col("query_id").alias("sample_id"),
+            F.array("query_id").alias("query_ids"),
+        )
+        filled = {"turns": none, "lang": none, "meta": none, "source": none, "source_row": none}
+        lake.append(samples.withColumns({**filled, "run_id": F.lit("r")}), "samples")
+        truth = made.truth.distinct().cache()
+        for name, eps in (("rule", None), *((f"eps {eps}", eps) for eps in (0.05, 0.1, 0.15))):
+            steps = ["frequency", "rule"] if eps is None else None
+            config = {"steps": steps} if steps else {"semantic": {"eps": eps}}
+            config = NormalizeConfig.model_validate(config)
+            with record_step(lake, name, "normalize", "{}") as run:
+                context = Context(lake, started, run, Console())
+                normalize(context, "t", config)
+            version = find_version(lake, "t", config)
+            rows = lake.read(spark, "ontology").where(F.col("version") == version)
+            kept = rows.where("tag IS NOT NULL").join(truth, "raw_tag")
+            together = {
+                key: kept.groupBy(*key.split("+")).count().agg(F.sum(F.expr("count * (count - 1)")))
+                for key in ("tag", "concept", "tag+concept")
+            }
+            pairs = {key: frame.first()[0] for key, frame in together.items()}
+            found[name] = {
+                "precision": pairs["tag+concept"] / pairs["tag"],
+                "recall": pairs["tag+concept"] / pairs["concept"],
+                "raw_tags": kept.count(),
+                "tags": kept.select("tag").distinct().count(),
+                "seconds": run.metrics["seconds"],
+                "peak_mb": run.metrics["peak_memory_mb"],
+            }
+            print(name, found[name], flush=True)
+        occurrences = raw_tags.agg(F.sum(F.size("tags"))).first()[0]
+    return {"occurrences": occurrences, "by": found}
 
 
 # --- association --------------------------------------------------------------------------------
@@ -340,8 +418,13 @@ def association_child(folder: Path, size: int) -> dict[str, Any]:
     }
 
 
-BENCHMARKS = {"scale": scale, "semantic": semantic, "association": association}
-CHILDREN = {"scale": scale_child, "semantic": semantic_child, "association": association_child}
+BENCHMARKS = {
+    "scale": scale, "semantic": semantic, "association": association, "truth": truth,
+}  # fmt: skip
+CHILDREN = {
+    "scale": scale_child, "semantic": semantic_child, "association": association_child,
+    "truth": truth_child,
+}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -182,6 +182,7 @@ def status(lake: str | None, runs: int) -> None:
 @click.argument("name", required=False)
 @_LAKE_OPTION
 @click.option("--where", help="An SQL condition on the table's columns.")
+@click.option("--order", help="An SQL order of rows, such as 'lift DESC'; default: as they lie.")
 @click.option("--columns", help="Comma-separated columns; default: all.")
 @click.option(
     "--rows",
@@ -196,6 +197,7 @@ def inspect(
     name: str | None,
     lake: str | None,
     where: str | None,
+    order: str | None,
     columns: str | None,
     rows: int,
     version: str | None,
@@ -212,7 +214,7 @@ def inspect(
     elif name is not None:
         raise UsageError(f"inspect {table}: only `inspect tag` takes a name; rows by --where")
     else:
-        show_table(_open_lake(lake), table, Console(), where, columns, rows)
+        show_table(_open_lake(lake), table, Console(), where, columns, rows, order)
 
 
 @main.command()

@@ -50,12 +50,48 @@ def show_status(lake: Lake, console: Console, runs: int) -> None:
             f"{len(open_rows):,} rows are in quarantine (tagsieve inspect quarantine)",
             style="yellow",
         )
+    _show_versions(lake, console)
     tables = []
     for name in TABLES:
         table = lake.delta(name)
         if table is not None:
             tables.append([name, table.count(), table.version(), ", ".join(TABLES[name].key)])
     console.table("tables", ["table", "rows", "version", "key"], tables)
+
+
+def _show_versions(lake: Lake, console: Console) -> None:
+    """Print what became of the tags of new rows in each ontology version, and which one is to be
+    made anew."""
+    versions = lake.arrow("ontology_versions", ["version", "tagger", "created"]).sort_by("created")
+    updates: dict[str, list[dict[str, Any]]] = {v: [] for v in versions["version"].to_pylist()}
+    for row in lake.arrow("ontology_updates").sort_by("update").to_pylist():
+        updates[row["version"]].append(row)
+    shown = []
+    for made in versions.to_pylist():
+        rows = updates[made["version"]]
+        total = sum(row["occurrences"] for row in rows)
+        ways = (("known",), ("by_stem", "by_edit"), ("by_similarity",), ("grown",),
+                ("rare", "pending"))  # fmt: skip
+        shares = [sum(row[way] for row in rows for way in way_group) for way_group in ways]
+        shown.append(
+            [made["version"], made["tagger"], f"{made['created']:%Y-%m-%d %H:%M}", len(rows),
+             sum(row["samples"] for row in rows), total,
+             *(f"{share / total:.1%}" if total else "" for share in shares)]
+        )  # fmt: skip
+    if shown:
+        console.table(
+            "ontology versions, and the tags of rows that came since",
+            ["version", "tagger", "made", "updates", "conversations", "tags", "known", "by stem",
+             "by similarity", "grown", "pending"],
+            shown,
+        )  # fmt: skip
+    for version, rows in updates.items():
+        if rows and rows[-1]["due"]:
+            console.line(
+                f"{version}: a rebuild is due: {rows[-1]['due']}; normalize.update=rebuild makes "
+                "one",
+                style="yellow",
+            )
 
 
 def _time(row: dict[str, Any]) -> str:
@@ -67,9 +103,16 @@ def _reasons(pairs: Any) -> str:
 
 
 def show_table(
-    lake: Lake, name: str, console: Console, where: str | None, columns: str | None, rows: int
+    lake: Lake,
+    name: str,
+    console: Console,
+    where: str | None,
+    columns: str | None,
+    rows: int,
+    order: str | None = None,
 ) -> None:
-    """Print a table's place, version and schema, and `rows` rows that meet `where`."""
+    """Print a table's place, version and schema, and the first `rows` rows that meet `where`, in
+    this `order`."""
     if name not in TABLES:
         close = difflib.get_close_matches(name, TABLES, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(TABLES)}"
@@ -94,10 +137,14 @@ def show_table(
     query = f"SELECT {', '.join(names)} FROM {name}"
     if where:
         query += f" WHERE {where}"
+    if order:
+        query += f" ORDER BY {order}"
     try:
         found = QueryBuilder().register(name, table).execute(f"{query} LIMIT {rows}").read_all()
     except (DeltaError, ValueError) as error:
-        raise UsageError(f"--where {where!r} is no condition on {name}: {error}") from error
+        told = f"--where {where!r}" if where else ""
+        told += f"{' or ' if told else ''}--order {order!r}" if order else ""
+        raise UsageError(f"{told} does not fit {name}: {error}") from error
     import pyarrow as pa
 
     for number, row in enumerate(pa.table(found).to_pylist()):

@@ -239,6 +239,43 @@ TABLES: dict[str, Table] = {
             partition_by=("ontology_version",),
         ),
         _table(
+            "pool_tags",
+            ("ontology_version", "pool", "tag"),
+            {
+                "ontology_version": _STRING,
+                "pool": _STRING,
+                "tag": _STRING,
+                "samples": pa.int64(),
+                "share": pa.float64(),
+                "lift": pa.float64(),
+            },
+            partition_by=("ontology_version",),
+        ),
+        _table(
+            "tag_pairs",
+            ("ontology_version", "tag", "other_tag"),
+            {
+                "ontology_version": _STRING,
+                "tag": _STRING,
+                "other_tag": _STRING,
+                "samples": pa.int64(),
+                "lift": pa.float64(),
+            },
+            partition_by=("ontology_version",),
+        ),
+        _table(
+            "tag_coverage",
+            ("ontology_version", "rank"),
+            {
+                "ontology_version": _STRING,
+                "rank": pa.int64(),
+                "tag": _STRING,
+                "samples": pa.int64(),
+                "coverage": pa.float64(),
+            },
+            partition_by=("ontology_version",),
+        ),
+        _table(
             "tag_funnel",
             ("ontology_version", "position"),
             {

@@ -158,7 +158,8 @@ def _maintain_table(
 
 
 def pins(lake: Lake, unpin_days: float | None = None) -> dict[str, set[int]]:
-    """The versions of each table that runs (done or running) and ontology versions name.
+    """The versions of each table that runs (done or running), ontology versions and their newest
+    updates name.
 
     Runs that ended more than `unpin_days` ago pin nothing; what made an ontology version that is
     still there stays pinned.
@@ -179,10 +180,23 @@ def pins(lake: Lake, unpin_days: float | None = None) -> dict[str, set[int]]:
             pin(row["read"])
             pin(row["written"])
     for name, table in TABLES.items():
-        if "read_versions" in table.schema.names:
+        if "read_versions" in table.schema.names and name != "ontology_updates":
             for row in lake.arrow(name, ["read_versions"]).to_pylist():
                 pin(row["read_versions"])
+    for reads in _read_by_updates(lake):
+        pin(reads)
     return pinned
+
+
+def _read_by_updates(lake: Lake) -> Iterator[Any]:
+    """What the last two updates of each ontology version read: a next one counts from there, and
+    one that was cut off is done again from the one before."""
+    by_version: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    columns = ["version", "update", "read_versions"]
+    for row in lake.arrow("ontology_updates", columns).sort_by("update").to_pylist():
+        by_version[row["version"]].append(row)
+    for rows in by_version.values():
+        yield from (row["read_versions"] for row in rows[-2:])
 
 
 @dataclass

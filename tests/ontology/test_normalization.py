@@ -61,13 +61,13 @@ def ontology(frames, build):
     return make
 
 
-def test_tag_counts_are_over_distinct_queries_of_samples(frames):
+def test_tag_counts_are_over_distinct_queries_or_the_turns_that_ask_them(frames):
     samples, raw_tags = frames(
         {"s1": ["q1", "q2"], "s2": ["q1"], "s3": ["q1", "q1"], "s4": ["q4"]},
-        {"q1": ["sql", "sql", "Rust"], "q2": ["sql"], "q3": ["sql", "orphan"], "q4": []},
+        {"q1": ["sql", "sql", "Rust"], "q2": ["sql"], "q3": ["sql", "unasked"], "q4": []},
     )
     by_query = tag_counts(raw_tags, samples, "queries")
-    assert dict(by_query.collect()) == {"sql": 2, "Rust": 1}
+    assert dict(by_query.collect()) == {"sql": 3, "Rust": 1, "unasked": 1}
     by_turn = tag_counts(raw_tags, samples, "occurrences")
     assert dict(by_turn.collect()) == {"sql": 5, "Rust": 4}
 

@@ -53,12 +53,13 @@ def tags_of(lake, version):
 def test_normalize_over_a_cut_off_version_doubles_nothing_and_is_known_again(small_lake, engines):
     lake = small_lake
     put(lake, "ontology_versions", [version_row("v1")])
-    row = {"count": 7, "status": "kept", "rule_tag": "x", "tag": "x"}
+    row = {"count": 7, "status": "kept", "rule_tag": "x", "tag": "x", "update": 0}
     left = [("v1", "C++"), ("v2", "C++"), ("v2", "left over")]
     put(lake, "ontology", [row | {"version": v, "raw_tag": tag} for v, tag in left])
     put(lake, "tags", [tagged("s9", "x", version="v1"), tagged("s9", "x", version="v2")])
     put(lake, "raw_tags", [answer("q4", "c++", "C++", "data bases")])
-    run = recorded(lake, engines, "normalize", "r2", normalize, "t", CONFIG)
+    rebuild = CONFIG.model_copy(update={"update": "rebuild"})
+    run = recorded(lake, engines, "normalize", "r2", normalize, "t", rebuild)
     assert ontology_of(lake, "v2") == {
         "Data_Base": (2, "kept", "data base"),
         "data bases": (2, "kept", "data base"),
@@ -86,7 +87,7 @@ def test_normalize_over_a_cut_off_version_doubles_nothing_and_is_known_again(sma
         ("rule", 2, 6),
     ]
 
-    again = recorded(lake, engines, "normalize", "r3", normalize, "t", CONFIG)
+    again = recorded(lake, engines, "normalize", "r3", normalize, "t", rebuild)
     assert (again.input, again.known, again.kept, again.written) == (4, 4, 0, {})
     assert len(rows_of(lake, "ontology_versions")) == 2
 

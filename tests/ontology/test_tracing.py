@@ -23,7 +23,7 @@ def raw(version, tag, count, stem=None, rule=None, semantic=None, status="kept",
     """A row of `ontology`; it ends as `final`, or its last name."""
     return {
         "version": version, "raw_tag": tag, "count": count, "status": status,
-        "surface": rule, "stem": stem, "rule_tag": rule, "semantic_tag": semantic,
+        "update": 0, "surface": rule, "stem": stem, "rule_tag": rule, "semantic_tag": semantic,
         "tag": final or semantic,
     }  # fmt: skip
 

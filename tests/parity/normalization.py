@@ -34,9 +34,8 @@ def forms(tag, protected):
 
 
 def tag_counts(samples, raw_tags):
-    """In how many distinct queries of a sample each raw tag stands."""
-    asked = {query for queries in samples.values() for query in queries}
-    return Counter(tag for query in asked for tag in set(raw_tags.get(query, ())))
+    """In how many distinct queries each raw tag stands."""
+    return Counter(tag for tags in raw_tags.values() for tag in set(tags))
 
 
 def ontology(counts, min_count, protected):

@@ -55,8 +55,7 @@ def query_tags(answers: DataFrame, config: RuleConfig) -> DataFrame:
         .groupBy(F.col("raw_tag").alias("tag"))
         .agg((F.count_if("this") + F.count_if("other")).alias("count"))
     )
-    forms = with_forms(counts, config)
-    shown = forms.join(display_forms(forms), "stem").select(
+    shown = display_forms(with_forms(counts, config)).select(
         F.col("tag").alias("raw_tag"), F.col("rule_tag").alias("tag")
     )
     return (

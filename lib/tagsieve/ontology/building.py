@@ -54,13 +54,13 @@ class Build:
         cls,
         context: Context,
         config: NormalizeConfig,
-        edits: FoundEdits,
+        edits: Edits,
         raw_tags: DataFrame,
         samples: DataFrame,
     ) -> Build:
         """Count the raw tags."""
         rows = first_rows(tag_counts(raw_tags, samples, config.weight))
-        build = cls(context, config, edits, raw_tags, samples, rows)
+        build = cls(context, config, FoundEdits(edits, config), raw_tags, samples, rows)
         build._keep("raw")
         return build
 
@@ -160,10 +160,7 @@ class Build:
         spark = context.engines.spark
         self.rows = self.rows.withColumn("item_tag", F.col("tag"))
         per_query = self.context.stored("baskets", query_tags(self.raw_tags, self.rows))
-        asked = self.samples.select(F.explode("query_ids").alias("query_id")).distinct()
-        baskets = per_query.join(asked, "query_id", "left_semi").select(
-            "query_id", F.col("query_tags").alias("tags")
-        )
+        baskets = per_query.select("query_id", F.col("query_tags").alias("tags"))
         items = self.context.stored("items", rules_of.frequent_items(baskets, config.min_support))
         numbered = self.context.stored("item-baskets", rules_of.item_baskets(baskets, items))
         mined = numbered.select("query_id", F.slice("items", 1, config.max_basket).alias("items"))
@@ -173,17 +170,15 @@ class Build:
         rules = self.context.stored(
             "rules", rules_of.mine(mined, items, baskets.count(), config, context.console)
         )
-        self.rules, self.items = rules_of.named_rules(rules, items), items
+        self.rules = rules_of.named_rules(rules, items)
+        self.items = items.withColumn("item", F.col("item").cast("long"))
         context.run.metrics["rules"] = float(rules.count())
         if config.apply == "alias":
             aliases = rules_of.aliases(spark, rules, items)
             self.rows = renaming_step(self.rows, aliases)
             self._keep("association")
         else:
-            every = rules_of.item_baskets(
-                per_query.select("query_id", F.col("query_tags").alias("tags")), items
-            )
-            dropped = rules_of.dropped_tags(rules_of.dropped_items(every, rules), items)
+            dropped = rules_of.dropped_tags(rules_of.dropped_items(numbered, rules), items)
             self.per_query = self.context.stored("left", without_dropped(per_query, dropped))
             self._stage("association", *_left(self.per_query))
 

@@ -152,8 +152,15 @@ class NormalizeConfig(RecipeModel):
 
 
 class AnalyzeConfig(RecipeModel):
-    """Diversity, complexity and recall of the pools of one ontology version, and how far its tagger
-    agrees with another one."""
+    """Diversity, complexity and recall of the pools of one ontology version, which tags mark a pool
+    and which stand together, and how far its tagger agrees with another one."""
+
+    pair_support: int = Field(
+        10, ge=1, description="Conversations that hold a pair of `tag_pairs`, at least."
+    )
+    pair_tags: int = Field(
+        50, ge=2, description="Tags of a conversation that pairs are made of; the most frequent."
+    )
 
     compare_tagger: str | None = Field(
         None,

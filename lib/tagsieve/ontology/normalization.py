@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.window import Window
 
 from tagsieve.ontology.config import RuleConfig
 
@@ -18,12 +19,12 @@ from tagsieve.ontology.config import RuleConfig
 def tag_counts(raw_tags: DataFrame, samples: DataFrame, weight: str) -> DataFrame:
     """`raw_tag` and `count`: in how many distinct queries (or human turns) each raw tag stands.
 
-    Reads `query_id`, `tags` of one tagger's `raw_tags`, and `query_ids` of `samples`: only queries
-    that a sample has are counted.
+    Reads `query_id`, `tags` of one tagger's `raw_tags`, and, to count turns, `query_ids` of
+    `samples`.
     """
     once = raw_tags.select("query_id", F.array_distinct("tags.tag").alias("tags"))
     return (
-        once.join(_asked(samples, weight), "query_id")
+        query_weights(once, samples, weight)
         .select(F.explode("tags").alias("raw_tag"), "weight")
         .where(F.col("raw_tag").isNotNull())
         .groupBy("raw_tag")
@@ -31,17 +32,13 @@ def tag_counts(raw_tags: DataFrame, samples: DataFrame, weight: str) -> DataFram
     )
 
 
-def query_weights(raw_tags: DataFrame, samples: DataFrame, weight: str) -> DataFrame:
-    """`query_id` and `weight` of the queries that `tag_counts` counts, by their keys alone."""
-    return _asked(samples, weight).join(raw_tags.select("query_id"), "query_id", "left_semi")
-
-
-def _asked(samples: DataFrame, weight: str) -> DataFrame:
-    """`query_id` and `weight` of the queries that a sample has."""
-    asked = samples.select(F.explode("query_ids").alias("query_id"))
+def query_weights(queries: DataFrame, samples: DataFrame, weight: str) -> DataFrame:
+    """`queries` (distinct `query_id`) with the `weight` that each counts with: 1, or the human
+    turns that ask it."""
     if weight == "queries":
-        return asked.distinct().withColumn("weight", F.lit(1))
-    return asked.groupBy("query_id").agg(F.count("*").alias("weight"))
+        return queries.withColumn("weight", F.lit(1))
+    asked = samples.select(F.explode("query_ids").alias("query_id"))
+    return queries.join(asked.groupBy("query_id").agg(F.count("*").alias("weight")), "query_id")
 
 
 def first_rows(counts: DataFrame) -> DataFrame:
@@ -67,7 +64,7 @@ def tag_uses(rows: DataFrame, raw_tags: DataFrame, samples: DataFrame, weight: s
         .distinct()
     )
     return (
-        once.join(_asked(samples, weight), "query_id")
+        query_weights(once, samples, weight)
         .groupBy("tag")
         .agg(F.sum("weight").cast("long").alias("uses"))
     )
@@ -93,7 +90,7 @@ def rule_step(
     shortest, then the least. Surface forms in `apart` are their own stems."""
     tags = rows.where(F.col("tag").isNotNull()).groupBy("tag").agg(F.sum("count").alias("count"))
     forms = apart_stems(with_forms(tags, config), apart)
-    made = forms.join(display_forms(forms), "stem").select("tag", "surface", "stem", "rule_tag")
+    made = display_forms(forms).select("tag", "surface", "stem", "rule_tag")
     return _renamed(rows.drop("surface", "stem", "rule_tag"), made, "rule_tag")
 
 
@@ -139,11 +136,12 @@ def apart_stems(forms: DataFrame, apart: frozenset[str]) -> DataFrame:
 
 
 def display_forms(forms: DataFrame) -> DataFrame:
-    """`stem` and `rule_tag`: the most frequent surface form of each stem, then the shortest, then
-    the least. Reads `stem`, `surface`, `count`."""
-    surfaces = forms.groupBy("stem", "surface").agg(F.sum("count").alias("uses"))
+    """Add `rule_tag`: the most frequent surface form of each stem, then the shortest, then the
+    least. Reads `stem`, `surface`, `count`."""
+    uses = F.sum("count").over(Window.partitionBy("stem", "surface"))
     least_first = F.struct(-F.col("uses"), F.length("surface"), F.col("surface"))
-    return surfaces.groupBy("stem").agg(F.min_by("surface", least_first).alias("rule_tag"))
+    best = F.min_by("surface", least_first).over(Window.partitionBy("stem"))
+    return forms.withColumn("uses", uses).withColumn("rule_tag", best).drop("uses")
 
 
 def query_tags(raw_tags: DataFrame, rows: DataFrame) -> DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 
 import regex
 
@@ -58,6 +58,11 @@ def _fold(tag: str) -> str:
 
 @cache
 def _stemmer(name: str, language: str) -> Callable[[str], str]:
+    # There are far fewer words than tags.
+    return lru_cache(2**16)(_plain_stemmer(name, language))
+
+
+def _plain_stemmer(name: str, language: str) -> Callable[[str], str]:
     if name == "none":
         return lambda word: word
     if name == "porter":

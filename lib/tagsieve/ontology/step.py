@@ -15,7 +15,13 @@ from tagsieve.engines.context import Context
 from tagsieve.errors import RunError, UsageError
 from tagsieve.lake import Lake, rows_table
 from tagsieve.ledger import ANY_RUN
-from tagsieve.ontology.analysis import pool_recall, pool_stats
+from tagsieve.ontology.analysis import (
+    pool_recall,
+    pool_stats,
+    pool_tag_uses,
+    tag_coverage,
+    tag_pairs,
+)
 from tagsieve.ontology.building import Build
 from tagsieve.ontology.comparing import Comparison
 from tagsieve.ontology.config import AnalyzeConfig, NormalizeConfig
@@ -56,7 +62,7 @@ def _build(context: Context, tagger: str, config: NormalizeConfig) -> None:
     versions = lake.arrow("ontology_versions", ["version", "tagger", "created"]).to_pylist()
     version = f"v{1 + max((int(row['version'][1:]) for row in versions), default=0)}"
     earlier = [row for row in versions if row["tagger"] == tagger]
-    edits = FoundEdits(load_edits(config.edits), config)
+    edits = load_edits(config.edits)
     with console.spark_progress(spark, "normalize: counting tags"):
         build = Build.begin(context, config, edits, raw_tags, samples)
         if not build.stages[0]["tags"]:
@@ -218,7 +224,8 @@ def find_version(lake: Lake, tagger: str, config: NormalizeConfig) -> str:
 
 
 def analyze(context: Context, version: str, config: AnalyzeConfig) -> None:
-    """Write `pool_stats` and `pool_recall` of one ontology version.
+    """Write `pool_stats`, `pool_recall`, `pool_tags`, `tag_pairs` and `tag_coverage` of one
+    ontology version.
 
     With `compare_tagger`, also `tagger_agreement` and `tagger_only_tags` of the version's tagger
     and that one, which are printed.
@@ -244,10 +251,13 @@ def analyze(context: Context, version: str, config: AnalyzeConfig) -> None:
         if compared is not None:
             compared.write(context)  # first, as it may refuse
         tagged = pool_tags(lake, context, version).cache()
-        stats = pool_stats(tagged)
+        contents = tagged.select("sample_id", "tags").dropDuplicates(["sample_id"])
         frames = {
-            "pool_stats": stats,
+            "pool_stats": pool_stats(tagged),
             "pool_recall": pool_recall(tagged),
+            "pool_tags": pool_tag_uses(tagged),
+            "tag_pairs": tag_pairs(contents, config.pair_support, config.pair_tags),
+            "tag_coverage": tag_coverage(contents),
         }
         for name, frame in frames.items():
             partition = {"ontology_version": version}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,14 @@ from tagsieve.ontology.rules import TagRule
 
 MEMBERS = 10
 """Members of a group that are named; the others are counted."""
+
+
+_WAYS = {
+    "stem": "by its stem, in rows from then on",
+    "similar": "by similarity, in rows from then on",
+    "edit": "by hand, in rows from then on",
+    "grown": "met often enough, in rows from then on",
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,8 @@ def trace(lake: Lake, name: str, version: str | None = None) -> Trace:
             steps.append((step, row["semantic_tag"], told))
         elif step == "association" and row["tag"] is not None:
             steps += _rules(lake, made["version"], row["tag"])
+    if row["since"]:
+        steps.append((f"update {row['since']}", row["tag"], _WAYS[row["how"]]))
     if row["tag"] is not None:
         held = _holders(lake, made["version"], row["tag"])
         steps.append(("tag", row["tag"], f"of {held:,} conversations"))
@@ -72,12 +83,23 @@ def trace(lake: Lake, name: str, version: str | None = None) -> Trace:
 
 
 def _row(lake: Lake, version: str, name: str, rule: TagRule) -> dict[str, Any]:
+    """The newest row of the raw tag, with the counts of all its rows, and `since`: the update that
+    brought its tag (0: the build; None: it has none)."""
+
+    def rows_with(column: str, value: str) -> list[dict[str, Any]]:
+        filters = [("version", "=", version), (column, "=", value)]
+        rows: list[dict[str, Any]] = lake.arrow("ontology", filters=filters).to_pylist()
+        return [row | {"update": row["update"] or 0} for row in rows]
+
     for column, value in (("raw_tag", name), ("stem", rule.stem(name)), ("tag", name)):
-        rows: list[dict[str, Any]] = lake.arrow(
-            "ontology", filters=[("version", "=", version), (column, "=", value)]
-        ).to_pylist()
-        if rows:
-            return min(rows, key=lambda row: (-row["count"], row["raw_tag"]))
+        uses: Counter[str] = Counter()
+        for row in rows_with(column, value):
+            uses[row["raw_tag"]] += row["count"]
+        if uses:
+            rows = rows_with("raw_tag", min(uses, key=lambda tag: (-uses[tag], tag)))
+            newest = max(rows, key=lambda row: row["update"])
+            since = min((row["update"] for row in rows if row["tag"] is not None), default=None)
+            return newest | {"count": sum(row["count"] for row in rows), "since": since}
     raise UsageError(f"no raw tag of version {version} is {name!r}, or has its stem")
 
 
@@ -161,7 +183,10 @@ def changes(lake: Lake, old: str, new: str) -> list[Change]:
         find_made(lake, version)
     query = _query(lake, "ontology")
     assert query is not None
-    side = "SELECT raw_tag, tag, count FROM ontology WHERE tag IS NOT NULL AND version = {}"
+    side = (
+        "SELECT raw_tag, tag, sum(count) AS count FROM ontology WHERE tag IS NOT NULL "
+        "AND version = {} GROUP BY raw_tag, tag"
+    )
     pairs = pa.table(
         query.execute(
             "SELECT o.tag AS old, n.tag AS new, sum(coalesce(n.count, o.count)) AS uses "

@@ -109,7 +109,9 @@ class Update:
         context = self._context
         weights = [
             query_weights(
-                self._table("raw_tags", at), self._table("samples", at), self._config.weight
+                self._table("raw_tags", at).select("query_id"),
+                self._table("samples", at),
+                self._config.weight,
             )
             for at in (self._read, self._before)
         ]
@@ -201,9 +203,9 @@ class Update:
         waiting = matched.where("open AND by_stem IS NULL AND by_hand IS NULL")
         phrases = context.stored(
             "phrases",
-            display_forms(waiting.withColumnRenamed("total", "count")).withColumnRenamed(
-                "rule_tag", "phrase"
-            ),
+            display_forms(waiting.withColumnRenamed("total", "count"))
+            .select("stem", F.col("rule_tag").alias("phrase"))
+            .distinct(),
         )
         grows = waiting.groupBy("stem").agg(F.max("often").alias("grows"))
         groups = phrases.join(grows, "stem").join(self._near(phrases, tags), "phrase", "left")

@@ -10,7 +10,9 @@ from typing import Any
 import fsspec
 from jinja2 import Environment
 from markupsafe import Markup
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+from pyspark.sql.window import Window
 
 import tagsieve
 from tagsieve.engines.context import Context
@@ -22,6 +24,8 @@ from tagsieve.reporting.figures import diversity_complexity, recall_matrix
 from tagsieve.reporting.files import run_in
 
 _SNIPPET = 600
+_SHOWN = 12
+"""Rules, pairs, and tags of a pool that are shown."""
 
 
 def report(
@@ -34,8 +38,8 @@ def report(
     run, lake = context.run, context.lake
     run.unit = "file"
     run.reads(
-        "samples", "tags", "pool_stats", "pool_recall", "tag_funnel", "selections", "rejects",
-        "quarantine",
+        "samples", "tags", "ontology_rules", "pool_stats", "pool_recall", "pool_tags", "tag_pairs",
+        "tag_coverage", "tag_funnel", "selections", "rejects", "quarantine",
     )  # fmt: skip
     if lake.version("tagger_agreement") is not None:  # most lakes hold no second tagger
         run.reads("tagger_agreement")
@@ -127,6 +131,8 @@ def _facts(context: Context, config: ReportConfig, selection: str, version: str)
         .orderBy(F.desc("count"), "step", "reason")
     )
     return {
+        **_together(context, version),
+        "covered": chosen.join(tags, "sample_id").select(F.explode("tags")).distinct().count(),
         "rows": funnels(lake)[0],
         "steps": latest_steps(lake),
         "stats": stats,
@@ -143,6 +149,45 @@ def _facts(context: Context, config: ReportConfig, selection: str, version: str)
         "quarantined": [
             row.asDict() | {"payload": _text(row["payload"])} for row in quarantined.collect()
         ],
+    }
+
+
+def _together(context: Context, version: str) -> dict[str, Any]:
+    """Rules, pairs, the tags that mark each pool, and how far the most frequent ones reach."""
+
+    def of_version(name: str, column: str = "ontology_version") -> DataFrame:
+        rows = context.lake.read(context.engines.spark, name, context.run.read[name])
+        return rows.where(F.col(column) == version)
+
+    def first(frame: DataFrame) -> list[dict[str, Any]]:
+        return [row.asDict() for row in frame.limit(_SHOWN).collect()]
+
+    by_lift = (F.desc("lift"), F.desc("support"), "antecedent", "consequent")
+    pairs = of_version("tag_pairs").orderBy(F.desc("lift"), F.desc("samples"), "tag", "other_tag")
+    place = Window.partitionBy("pool").orderBy(F.desc(F.col("share") * F.log2("lift")), "tag")
+    marks = (
+        of_version("pool_tags")
+        .where(F.col("lift") > 1)
+        .withColumn("place", F.row_number().over(place))
+        .where(F.col("place") <= _SHOWN)
+        .groupBy("pool")
+        .agg(F.array_sort(F.collect_list(F.struct("place", "tag", "share", "lift"))).alias("tags"))
+        .orderBy("pool")
+    )
+    coverage = of_version("tag_coverage")
+    reach = [
+        F.min(F.when(F.col("coverage") >= share, F.col("rank"))).alias(f"{share:.0%}")
+        for share in (0.5, 0.8, 0.9, 0.95)
+    ]
+    reached = coverage.agg(F.max("rank").alias("all"), *reach).first()
+    assert reached is not None
+    told = {share: rank for share, rank in reached.asDict().items() if rank is not None}
+    return {
+        "rules": first(of_version("ontology_rules", "version").orderBy(*by_lift)),
+        "pairs": first(pairs),
+        "pool_tags": [row.asDict(recursive=True) for row in marks.collect()],
+        "all_tags": told.pop("all", 0),
+        "reach": told,
     }
 
 
