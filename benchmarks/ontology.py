@@ -4,13 +4,15 @@
     python benchmarks/ontology.py semantic     # 200,000 distinct tags
     python benchmarks/ontology.py association  # 1M queries
     python benchmarks/ontology.py truth        # 10M occurrences, the whole step
+    python benchmarks/ontology.py update       # 10M occurrences, and 1 % more
+    python benchmarks/ontology.py funnel       # ../shared/data's tags
 
 scale: frequency, rule and apply (the tags of every query), each size in a process of its own; at
 10M occurrences two references in the same run: pandas with NLTK for each occurrence, and for each
 distinct tag. The rows are asserted equal first. association: MLlib's FP-Growth alone beside pair
 counting on the same baskets, the rules with one antecedent asserted equal. truth: which pairs of
-raw tags become one tag, against the concepts that they were made from. Results in
-results/ontology_*.json.
+raw tags become one tag, against the concepts that they were made from. update: what one more
+query in a hundred costs. funnel: real tags. Results in results/ontology_*.json.
 """
 
 from __future__ import annotations
@@ -45,20 +47,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=sorted(BENCHMARKS))
+    parser.add_argument("what", nargs="*", choices=list(BENCHMARKS), default=list(BENCHMARKS))
     parser.add_argument("--sizes", type=int, nargs="+")
     parser.add_argument("--child", nargs=2, metavar=("FOLDER", "SIZE"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         folder, size = options.child
-        print("RESULT " + json.dumps(CHILDREN[options.what](Path(folder), int(size))))
+        (what,) = options.what
+        print("RESULT " + json.dumps(CHILDREN[what](Path(folder), int(size))))
         return
-    folder = Path(tempfile.mkdtemp(prefix="ontology-"))
-    try:
-        figures = BENCHMARKS[options.what](folder, options.sizes)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    common.write(f"ontology_{options.what}", figures)
+    for what in options.what:
+        folder = Path(tempfile.mkdtemp(prefix="ontology-"))
+        try:
+            figures = BENCHMARKS[what](folder, options.sizes)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        common.write(f"ontology_{what}", figures)
 
 
 def child(what: str, folder: Path, size: int) -> dict[str, Any]:
@@ -303,56 +307,156 @@ def truth_child(folder: Path, size: int) -> dict[str, Any]:
     from pyspark.sql import functions as F
 
     from generated_tags import generate
-    from tagsieve.console import Console
-    from tagsieve.engines.context import Context
     from tagsieve.lake import Lake
-    from tagsieve.ledger import record_step
-    from tagsieve.ontology import NormalizeConfig, find_version, normalize
+    from tagsieve.ontology import NormalizeConfig, find_version
 
     lake = Lake(str(folder / "lake"))
-    none = F.lit(None)
     found: dict[str, Any] = {}
     with engines() as started:
         spark = started.spark
         made = generate(spark, size)
-        filled = {"flags": none, "confidence": none, "prompt_tokens": none, "output_tokens": none}
-        by_hand = {"tagger": F.lit("t"), "run_id": F.lit("r"), **filled}
-        lake.append(made.raw_tags.withColumns(by_hand), "raw_tags")
-        raw_tags = lake.read(spark, "raw_tags")
-        samples = raw_tags.select(
-            F.lit("pool").alias("pool"),
-            F.col("query_id").alias("sample_id"),
-            F.array("query_id").alias("query_ids"),
-        )
-        filled = {"turns": none, "lang": none, "meta": none, "source": none, "source_row": none}
-        lake.append(samples.withColumns({**filled, "run_id": F.lit("r")}), "samples")
+        append(lake, stored(spark, made.raw_tags, folder / "raw_tags"))
         truth = made.truth.distinct().cache()
         for name, eps in (("rule", None), *((f"eps {eps}", eps) for eps in (0.05, 0.1, 0.15))):
-            steps = ["frequency", "rule"] if eps is None else None
-            config = {"steps": steps} if steps else {"semantic": {"eps": eps}}
-            config = NormalizeConfig.model_validate(config)
-            with record_step(lake, name, "normalize", "{}") as run:
-                context = Context(lake, started, run, Console())
-                normalize(context, "t", config)
+            settings = (
+                {"steps": ["frequency", "rule"]} if eps is None else {"semantic": {"eps": eps}}
+            )
+            config = NormalizeConfig.model_validate(settings)
+            metrics = normalized(lake, started, config, name)
             version = find_version(lake, "t", config)
             rows = lake.read(spark, "ontology").where(F.col("version") == version)
-            kept = rows.where("tag IS NOT NULL").join(truth, "raw_tag")
-            together = {
-                key: kept.groupBy(*key.split("+")).count().agg(F.sum(F.expr("count * (count - 1)")))
+            kept = rows.where("tag IS NOT NULL").join(truth, "raw_tag").cache()
+            pairs = {
+                key: kept.groupBy(*key.split("+"))
+                .count()
+                .agg(F.sum(F.expr("count * (count - 1)")))
+                .first()[0]
                 for key in ("tag", "concept", "tag+concept")
             }
-            pairs = {key: frame.first()[0] for key, frame in together.items()}
             found[name] = {
                 "precision": pairs["tag+concept"] / pairs["tag"],
                 "recall": pairs["tag+concept"] / pairs["concept"],
                 "raw_tags": kept.count(),
                 "tags": kept.select("tag").distinct().count(),
-                "seconds": run.metrics["seconds"],
-                "peak_mb": run.metrics["peak_memory_mb"],
+                "seconds": metrics["seconds"],
+                "peak_mb": metrics["peak_memory_mb"],
             }
             print(name, found[name], flush=True)
-        occurrences = raw_tags.agg(F.sum(F.size("tags"))).first()[0]
+        occurrences = lake.read(spark, "raw_tags").agg(F.sum(F.size("tags"))).first()[0]
     return {"occurrences": occurrences, "by": found}
+
+
+def append(lake: Any, raw_tags: Any) -> None:
+    """Append `query_id`, `tags` to a lake's raw tags, and a conversation for each query."""
+    from pyspark.sql import functions as F
+
+    empty = ("flags", "confidence", "prompt_tokens", "output_tokens")
+    told = {"tagger": F.lit("t"), "run_id": F.lit("r")}
+    lake.append(raw_tags.withColumns(told | dict.fromkeys(empty, F.lit(None))), "raw_tags")
+    samples = raw_tags.select(
+        F.lit("pool").alias("pool"),
+        F.col("query_id").alias("sample_id"),
+        F.array("query_id").alias("query_ids"),
+        F.lit("r").alias("run_id"),
+    )
+    empty = ("turns", "lang", "meta", "source", "source_row")
+    lake.append(samples.withColumns(dict.fromkeys(empty, F.lit(None))), "samples")
+
+
+def normalized(lake: Any, started: Any, config: Any, run_id: str) -> dict[str, float]:
+    """Run the normalize step; gives its metrics."""
+    from tagsieve.console import Console
+    from tagsieve.engines.context import Context
+    from tagsieve.ledger import record_step
+    from tagsieve.ontology import normalize
+
+    with record_step(lake, run_id, "normalize", "{}") as run:
+        normalize(Context(lake, started, run, Console()), "t", config)
+    lake.drop_work(run_id)
+    metrics: dict[str, float] = run.metrics
+    return metrics
+
+
+# --- update -------------------------------------------------------------------------------------
+
+
+def update(folder: Path, sizes: list[int] | None) -> dict[str, Any]:
+    (found,) = [child("update", folder, size) for size in sizes or [TRUTH_SIZE]]
+    row = (
+        f"{found['new_queries']:,} new queries join an ontology of {found['queries']:,}",
+        f"{found['update']['seconds']:.0f} s and {found['update']['mb']:.1f} MB, the build "
+        f"{found['build']['seconds']:.0f} s and {found['build']['mb']:.1f} MB",
+    )
+    return {**found, "readme": [row]}
+
+
+def update_child(folder: Path, size: int) -> dict[str, Any]:
+    """One query in a hundred comes after the build."""
+    from pyspark.sql import functions as F
+
+    from generated_tags import generate
+    from tagsieve.lake import Lake
+    from tagsieve.ontology import NormalizeConfig
+
+    lake, found = Lake(str(folder / "lake")), {}
+    written: set[str] = set()
+    with engines() as started:
+        spark = started.spark
+        raw_tags = stored(spark, generate(spark, size).raw_tags, folder / "raw_tags")
+        late = F.pmod(F.xxhash64("query_id"), F.lit(100)) == 0
+        parts = {"build": raw_tags.where(~late), "update": raw_tags.where(late)}
+        for name, part in parts.items():
+            append(lake, part)
+            metrics = normalized(lake, started, NormalizeConfig(), name)
+            files = {
+                f"{table}/{file.path}": file.size
+                for table in ("ontology", "ontology_updates", "ontology_rules", "tags")
+                if lake.version(table) is not None
+                for file in lake.files(table)
+            }
+            new = {path: size for path, size in files.items() if path not in written}
+            assert written <= files.keys(), "the update wrote a file of the build again"
+            written = set(files)
+            found[name] = {
+                "seconds": metrics["seconds"],
+                "mb": round(sum(new.values()) / 2**20, 2),
+                "files": len(new),
+                "peak_mb": metrics["peak_memory_mb"],
+            }
+        assert len(lake.arrow("ontology_versions")) == 1
+        queries = {name: part.count() for name, part in parts.items()}
+    return {**found, "queries": queries["build"], "new_queries": queries["update"]}
+
+
+# --- funnel -------------------------------------------------------------------------------------
+
+
+def funnel(folder: Path, _sizes: list[int] | None) -> dict[str, Any]:
+    """Tags of a large language model on 5,600 real queries."""
+    import gzip
+
+    import pyarrow as pa
+
+    from tagsieve.lake import Lake
+    from tagsieve.ontology import NormalizeConfig
+    from tagsieve.records import query_id
+
+    with gzip.open(common.DATA / "tags" / "llm_tags.jsonl.gz", "rt", encoding="utf-8") as lines:
+        answers = {query_id(row["query"]): row["tags"] for row in map(json.loads, lines)}
+    table = pa.table({"query_id": list(answers), "tags": list(answers.values())})
+    lake = Lake(str(folder / "lake"))
+    with engines() as started:
+        append(lake, started.spark.createDataFrame(table))
+        config = {"min_count": 3, "association": {"min_support": 4}}
+        metrics = normalized(lake, started, NormalizeConfig.model_validate(config), "funnel")
+    stages = lake.arrow("tag_funnel").sort_by("position").to_pylist()
+    told = " > ".join(f"{row['stage']} {row['tags']:,}" for row in stages)
+    rules = int(metrics["rules"])
+    row = (
+        f"funnel of {len(answers):,} queries tagged by a large language model, alpha 3, support 4",
+        f"{told}; {rules:,} rules",
+    )
+    return {"stages": stages, "rules": rules, "readme": [row]}
 
 
 # --- association --------------------------------------------------------------------------------
@@ -420,10 +524,11 @@ def association_child(folder: Path, size: int) -> dict[str, Any]:
 
 BENCHMARKS = {
     "scale": scale, "semantic": semantic, "association": association, "truth": truth,
+    "update": update, "funnel": funnel,
 }  # fmt: skip
 CHILDREN = {
     "scale": scale_child, "semantic": semantic_child, "association": association_child,
-    "truth": truth_child,
+    "truth": truth_child, "update": update_child,
 }  # fmt: skip
 
 

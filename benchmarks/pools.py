@@ -97,6 +97,7 @@ def main() -> None:
                     f"seven real pools, {first[0]['input']:,} rows, ingest to report",
                     f"{duration(spent)}, at most {peak / 1024:.1f} GB of memory",
                 ),
+                ("the same pools' tags", funnel(lake)),
                 ("the same recipe again", f"{again:.0f} s, no call of the encoder"),
                 (
                     "tag step against the bare encoder",
@@ -105,6 +106,14 @@ def main() -> None:
             ],
         },
     )
+
+
+def funnel(lake: Lake) -> str:
+    """Distinct tags after each step of the ontology."""
+    stages = lake.arrow("tag_funnel").sort_by("position").to_pylist()
+    rules = lake.delta("ontology_rules")
+    told = " > ".join(f"{row['stage']} {row['tags']:,}" for row in stages)
+    return f"{told}; {0 if rules is None else rules.count():,} rules"
 
 
 def sample_queries(lake: Lake, engines: Engines) -> str:

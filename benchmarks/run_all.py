@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 SCRIPTS = (
-    "start_up.py", "memory_tagger.py", "pools.py", "tagging.py", "cascade.py", "table.py",
+    "start_up.py", "memory_tagger.py", "pools.py", "tagging.py", "cascade.py", "ontology.py",
+    "table.py",
 )  # fmt: skip
 
 

@@ -11,6 +11,8 @@ END = "<!-- end of figures -->\n"
 ORDER = (
     "start_up", "memory_tagger", "pools",
     "tagging_vllm", "tagging_http", "tagging_memory", "cascade",
+    "ontology_scale", "ontology_semantic", "ontology_association", "ontology_truth",
+    "ontology_update", "ontology_funnel",
 )  # fmt: skip
 
 
@@ -31,7 +33,7 @@ def table() -> str:
         machines[
             f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
         ] = 0
-        script = name.split("_")[0] if name.startswith("tagging") else name
+        script = name.split("_")[0] if name.startswith(("tagging", "ontology")) else name
         source = f"`{script}.py`, {machine['date']}"
         lines += [f"| {what} | {figure} | {source} |" for what, figure in result["readme"]]
     return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}.", ""])

@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 import pytest
 
 from handmade import answer, put, recorded, rows_of, sample, tagged
+from tagsieve.engines.context import Context
 from tagsieve.errors import RunError
+from tagsieve.lake import Lake
 from tagsieve.ontology import AnalyzeConfig, NormalizeConfig, analyze, find_version, normalize
 from tagsieve.ontology.step import identity
 
@@ -90,6 +92,42 @@ def test_normalize_over_a_cut_off_version_doubles_nothing_and_is_known_again(sma
     again = recorded(lake, engines, "normalize", "r3", normalize, "t", rebuild)
     assert (again.input, again.known, again.kept, again.written) == (4, 4, 0, {})
     assert len(rows_of(lake, "ontology_versions")) == 2
+
+
+@pytest.mark.parametrize("where", ["rows-rule", "ontology", "tags", "ontology_versions"])
+def test_a_build_that_was_cut_off_leaves_no_version_and_is_made_whole(
+    small_lake, engines, monkeypatch, where
+):
+    """Killed between two steps, and before the write to each table."""
+    lake = small_lake
+    config = NormalizeConfig(
+        steps=["frequency", "rule", "association"], min_count=2, association={"min_support": 2}
+    )
+    with monkeypatch.context() as patched:
+        for of, name in ((Context, "stored"), (Lake, "replace"), (Lake, "append_once")):
+            plain = getattr(of, name)
+
+            def cut(self, *args, plain=plain):
+                if where in [arg for arg in args if isinstance(arg, str)]:
+                    raise KeyboardInterrupt
+                return plain(self, *args)
+
+            patched.setattr(of, name, cut)
+        with pytest.raises(KeyboardInterrupt):
+            recorded(lake, engines, "normalize", "r1", normalize, "t", config)
+    with pytest.raises(RunError, match="no ontology version"):
+        find_version(lake, "t", config)
+    put(lake, "raw_tags", [answer("q4", "C++")])
+    recorded(lake, engines, "normalize", "r2", normalize, "t", config)
+    assert find_version(lake, "t", config) == "v1"
+    assert ontology_of(lake, "v1") == {
+        "Data_Base": (2, "kept", "data base"),
+        "data bases": (1, "rare", None),
+        "C++": (2, "kept", "c++"),
+    }
+    assert len(rows_of(lake, "ontology")) == 3
+    assert tags_of(lake, "v1").keys() == {"s1", "s2", "s4"}
+    assert {row["status"] for row in rows_of(lake, "runs", run_id="r1")} == {"failed"}
 
 
 def version_row(version, tagger="t", hour=3, config=CONFIG):

@@ -126,6 +126,9 @@ def start_spark(config: SparkConfig, verbose: bool = False) -> SparkSession:
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.execution.arrow.pyspark.enabled": "true",
+        # What is collected here has many small groups: a hash map of them is given up for sorting
+        # after 128 groups, and has cost its time by then.
+        "spark.sql.execution.useObjectHashAggregateExec": "false",
     }
     local = config.master.startswith("local")
     if local and not submitted:

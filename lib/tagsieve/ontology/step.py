@@ -128,8 +128,7 @@ def _update(context: Context, made: dict[str, Any], config: NormalizeConfig) -> 
         begun = number <= len(rows)
         update = Update(context, made, config, edits, number, reads[number - 1], reads[number])
         with console.spark_progress(context.engines.spark, f"normalize: update {number}"):
-            samples, queries = update.find_new()
-            if not samples and not queries and not begun:
+            if not update.find_new() and not begun:
                 break
             drift = update.map_tags()
             if drift.due and config.update == "auto" and not begun:
@@ -139,7 +138,7 @@ def _update(context: Context, made: dict[str, Any], config: NormalizeConfig) -> 
         console.line(f"{version}, update {number}: {drift.told()}")
         if drift.due:
             console.line(f"{version}: a rebuild is due: {drift.due}", style="yellow")
-        for way, count in update.ways().items():
+        for way, count in drift.ways.items():
             run.input += count
             if way == "known":
                 run.known += count

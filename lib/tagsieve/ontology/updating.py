@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -46,9 +47,11 @@ MAPPED = {"known": "known", "stem": "by_stem", "similar": "by_similarity", "edit
 
 @dataclass(frozen=True)
 class Drift:
-    """What an update found, and why a rebuild is due after it (None: it is not)."""
+    """What an update found: `figures` of `ontology_updates`, raw tags by the way they came
+    (`ways`), and why a rebuild is due after it (None: it is not)."""
 
     figures: dict[str, int]
+    ways: dict[str, int]
     due: str | None
 
     def told(self) -> str:
@@ -99,18 +102,19 @@ class Update:
 
     # --- the new rows --------------------------------------------------------------------------
 
-    def _table(self, name: str, at: Mapping[str, int]) -> DataFrame:
-        rows = self._context.lake.read(self._context.engines.spark, name, at[name])
+    @cache  # noqa: B019  (an update lives as long as its step)
+    def _table(self, name: str, version: int) -> DataFrame:
+        rows = self._context.lake.read(self._context.engines.spark, name, version)
         return rows.where(F.col("tagger") == self._tagger) if name == "raw_tags" else rows
 
-    def find_new(self) -> tuple[int, int]:
-        """Find the conversations without tags in this version, and the queries that no update
-        counted; gives how many there are of each."""
+    def find_new(self) -> bool:
+        """Find the conversations without tags in this version (`samples` is how many), and the
+        queries that no update counted (`queries`); False where there are none."""
         context = self._context
         weights = [
             query_weights(
-                self._table("raw_tags", at).select("query_id"),
-                self._table("samples", at),
+                self._table("raw_tags", at["raw_tags"]).select("query_id"),
+                self._table("samples", at["samples"]),
                 self._config.weight,
             )
             for at in (self._read, self._before)
@@ -126,8 +130,8 @@ class Update:
         )
         tags = context.lake.read(context.engines.spark, "tags")
         done = tags.where(F.col("ontology_version") == self._version).select("sample_id")
-        samples = self._table("samples", self._read).select("sample_id", "query_ids")
-        answered = self._table("raw_tags", self._read).select("query_id")
+        samples = self._table("samples", self._read["samples"]).select("sample_id", "query_ids")
+        answered = self._table("raw_tags", self._read["raw_tags"]).select("query_id")
         asked = (
             samples.dropDuplicates(["sample_id"])
             .join(done, "sample_id", "left_anti")
@@ -142,7 +146,8 @@ class Update:
             .where("whole")
             .drop("whole"),
         )
-        return self._samples.count(), self._queries.count()
+        self.samples, self.queries = self._samples.count(), self._queries.count()
+        return bool(self.samples or self.queries)
 
     def _answers(self) -> DataFrame:
         """`query_id` and `tags` (distinct strings) of the new queries, and of those that the new
@@ -153,7 +158,7 @@ class Update:
             .union(self._queries.select("query_id"))
             .distinct()
         )
-        raw_tags = self._table("raw_tags", self._read).select("query_id", "tags")
+        raw_tags = self._table("raw_tags", self._read["raw_tags"]).select("query_id", "tags")
         holding = raw_tags.select("query_id", F.input_file_name().alias("file"))
         files = holding.join(wanted, "query_id", "left_semi").select("file").distinct()
         places = [unquote(row["file"]) for row in files.collect()]
@@ -289,25 +294,28 @@ class Update:
         holds the vectors of the version's tags and of the phrases."""
         config, context = self._config, self._context
         spark = context.engines.spark
-        shape = "phrase string, near_phrase string"
-        rule_first = "rule" in config.steps[: _place(config, "semantic")]
+        made = ", ".join(f"{name}: string" for name in MADE[2:])
+        nothing = spark.createDataFrame([], f"phrase string, near struct<{made}>")
+        if "semantic" not in config.steps:
+            return nothing
+        rule_first = "rule" in config.steps[: config.steps.index("semantic")]
         of = "rule_tag" if rule_first else "raw_tag"
         known = _made_by(of, tags.where("how IS NULL OR how <> 'similar'"), "near")
-        known = known.withColumnRenamed(of, "near_phrase")
-        found = pa.table({"phrase": pa.array([], pa.string()), "near_phrase": []})
-        new = phrases.where(~F.col("stem").isin(sorted(self._edits.apart_surfaces)))
-        if "semantic" in config.steps:
-            names = [
-                read_all(context.lake, frame, context.lake.work_uri(context.run.run_id, name))
-                for name, frame in (
-                    ("new-phrases", new.select("phrase")),
-                    ("known-phrases", known.select("near_phrase")),
-                )
-            ]
-            if all(table.num_rows for table in names):
-                found = self._nearest(*(table.column(0).combine_chunks() for table in names))
-        pairs = spark.createDataFrame(found.to_pandas(), shape)
-        return pairs.join(known, "near_phrase").select("phrase", "near")
+        apart = F.col("stem").isin(sorted(self._edits.apart_surfaces))
+        new_names, known_names = (
+            read_all(context.lake, frame, context.lake.work_uri(context.run.run_id, name))
+            for name, frame in (
+                ("new-phrases", phrases.where(~apart).select("phrase")),
+                ("known-phrases", known.select(of)),
+            )
+        )
+        if not new_names.num_rows or not known_names.num_rows:
+            return nothing
+        found = self._nearest(
+            new_names["phrase"].combine_chunks(), known_names[of].combine_chunks()
+        )
+        pairs = spark.createDataFrame(found.to_pandas(), f"phrase string, {of} string")
+        return pairs.join(known, of).select("phrase", "near")
 
     def _nearest(self, new: pa.Array, known: pa.Array) -> pa.Table:
         context, config = self._context, self._config.semantic
@@ -319,15 +327,18 @@ class Update:
         )
         places = nearest(known_vectors, vectors, config.eps, CHUNK_TAGS)
         near = np.flatnonzero(places >= 0)
-        return pa.table({"phrase": new.take(near), "near_phrase": known.take(places[near])})
+        return pa.table({"phrase": new.take(near), "near": known.take(places[near])})
 
     def _drift(self) -> Drift:
         """Figures of this update, and whether a rebuild is due, by all updates of the version."""
-        by_way = self._rows.groupBy("way").agg(F.sum("count").alias("count")).collect()
-        counts = {row["way"]: row["count"] for row in by_way}
+        by_way = self._rows.groupBy("way").agg(
+            F.sum("count").alias("uses"), F.count("*").alias("tags")
+        )
+        found = by_way.collect()
+        counts = {row["way"]: row["uses"] for row in found}
         figures = {
-            "samples": self._samples.count(),
-            "queries": self._queries.count(),
+            "samples": self.samples,
+            "queries": self.queries,
             "occurrences": sum(counts.values()),
             "rare": counts.get("rare", 0),
             "pending": counts.get("pending", 0),
@@ -363,11 +374,8 @@ class Update:
             )
             if share > most
         ]  # fmt: skip
-        return Drift(figures, "; ".join(due) or None)
-
-    def ways(self) -> dict[str, int]:
-        """How many raw tags came which way."""
-        return {row["way"]: row["count"] for row in self._rows.groupBy("way").count().collect()}
+        ways = {row["way"]: row["tags"] for row in found}
+        return Drift(figures, ways, "; ".join(due) or None)
 
     # --- their conversations -------------------------------------------------------------------
 
@@ -445,8 +453,3 @@ def _made_by(column: str, tags: DataFrame, name: str) -> DataFrame:
     """`column` and, as `name`, what the steps made of the most used raw tag that has it."""
     made = F.max_by(F.struct(*MADE[2:]), F.struct("count", "raw_tag"))
     return tags.where(F.col(column).isNotNull()).groupBy(column).agg(made.alias(name))
-
-
-def _place(config: NormalizeConfig, step: str) -> int:
-    steps: tuple[str, ...] = config.steps
-    return steps.index(step) if step in steps else 0
