@@ -248,6 +248,16 @@ def test_an_update_writes_and_reads_in_proportion(lake, run_normalize, monkeypat
         assert sum(rows) == (2 if name == "ontology" else 1)
 
 
+def test_an_update_finds_the_files_of_a_tagger_with_any_name(lake, engines):
+    tagger = "http-{my} model[1]*%7E:ü-0"
+    for number, queries in enumerate((["q1", "q2"], ["q3"])):
+        rows = [sample("chat", f"s-{q}", [q], row=number * 9 + n) for n, q in enumerate(queries)]
+        put(lake, "samples", rows)
+        put(lake, "raw_tags", [answer(query, "sql", tagger=tagger) for query in queries])
+        recorded(lake, engines, "normalize", f"r{number}", normalize, tagger, RULE)
+    assert tags_of(lake) == {"s-q1": [["sql"]], "s-q2": [["sql"]], "s-q3": [["sql"]]}
+
+
 @pytest.mark.parametrize("table", ["ontology", "tags"])
 def test_an_update_that_was_cut_off_is_done_first_of_the_same_rows(
     lake, run_normalize, monkeypatch, table

@@ -163,7 +163,7 @@ class Update:
         files = holding.join(wanted, "query_id", "left_semi").select("file").distinct()
         places = [unquote(row["file"]) for row in files.collect()]
         rows = (
-            spark.read.schema(raw_tags.schema).parquet(*places)
+            spark.read.schema(raw_tags.schema).option("__globPaths__", "false").parquet(*places)
             if places
             else spark.createDataFrame([], raw_tags.schema)
         )
