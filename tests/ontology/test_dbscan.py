@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
-from tagsieve.ontology import dbscan as module
+from tagsieve.engines import vectors as module
 from tagsieve.ontology.dbscan import NOISE, RangeSearch, dbscan, distances
 
 
@@ -22,7 +22,8 @@ def clustered(vectors, eps, min_samples, block):
 def reference(vectors, eps, min_samples):
     wide = vectors.astype(np.float64)
     wide /= np.linalg.norm(wide, axis=1, keepdims=True)
-    exact = np.array([[distances(a[None], b[None])[0] for b in vectors] for a in vectors])
+    places = np.indices((len(vectors), len(vectors))).reshape(2, -1)
+    exact = distances(vectors, *places).reshape(len(vectors), -1)
     assert np.allclose(exact, 1 - wide @ wide.T, atol=1e-12)
     np.fill_diagonal(exact, 0)
     found = DBSCAN(eps=max(eps, 1e-300), min_samples=min_samples, metric="precomputed")
@@ -70,7 +71,7 @@ def test_border_point_joins_the_cluster_whose_core_comes_first():
 
 def test_distance_of_exactly_eps_is_near():
     vectors = np.array([[1, 0], [0.8, 0.6], [0, 1]], dtype=np.float32)
-    eps = float(distances(vectors[:1], vectors[1:2])[0])
+    eps = float(distances(vectors, np.array([0]), np.array([1]))[0])
     assert clustered(vectors, eps, 2, 4).tolist() == [0, 0, NOISE]
     assert clustered(vectors, np.nextafter(eps, 0), 2, 4).tolist() == [NOISE] * 3
 
@@ -101,5 +102,5 @@ def test_candidates_of_a_low_precision_miss_no_pair(monkeypatch, dtype):
         for pair in zip(*map(np.ndarray.tolist, search.pairs_of(n)), strict=True)
     }
     i, j = np.triu_indices(len(vectors), 1)
-    near = distances(vectors[i], vectors[j]) <= 0.2
+    near = distances(vectors, i, j) <= 0.2
     assert found == set(zip(i[near].tolist(), j[near].tolist(), strict=True))

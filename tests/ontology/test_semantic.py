@@ -66,7 +66,7 @@ def test_group_labels_by_actors_are_those_of_dbscan_on_all_pairs(engines):
     i, j = np.triu_indices(len(vectors), 1)
     near = np.concatenate(
         [
-            distances(vectors[i[part]], vectors[j[part]]) <= config.eps
+            distances(vectors, i[part], j[part]) <= config.eps
             for part in np.array_split(np.arange(len(i)), 60)
         ]
     )

@@ -7,45 +7,28 @@ Equal to scikit-learn's DBSCAN on the same cosine distances (METHODS.md, section
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tagsieve.engines.encoders import cpu_dtype
+from tagsieve.engines.vectors import Array, Products, similarities
 
-if TYPE_CHECKING:
-    import torch
-
-Array = np.ndarray[Any, np.dtype[Any]]
 Pairs = tuple[Array, Array]
 """Row numbers i < j of near vectors, two int32 arrays of one length."""
 
 NOISE = -1
 
-_DECIDED_AT_ONCE = 50_000
-"""Pairs whose exact distance is computed at a time: some 300 MB at 384 dimensions."""
-
-_MARGIN = {"float32": 1e-4, "bfloat16": 1e-2}
-"""How far a product of unit vectors in this precision may be off: two roundings of each factor,
-one of the sum."""
-
 
 class RangeSearch:
     """All pairs of rows within a cosine distance of `eps`, block by block.
 
-    A low-precision product of two blocks finds the candidates; each of them is then decided in
-    float64 from the float32 vectors, row by row, so the pairs depend neither on the block size nor
-    on threads or device. On a GPU if there is one. `vectors`: float32 [n, d], no zero vector.
+    The pairs depend neither on the block size nor on threads or device. `vectors`: float32 [n, d],
+    no zero vector.
     """
 
     def __init__(self, vectors: Array, eps: float, block: int = 4096) -> None:
-        import torch
-
         self._vectors, self._eps, self._block = vectors, eps, block
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = "bfloat16" if self._device == "cuda" else cpu_dtype()
-        self._low = 1.0 - eps - _MARGIN[dtype]
-        self._dtype = getattr(torch, dtype)
+        self._products = Products()
+        self._low = 1.0 - eps - self._products.margin
 
     @property
     def blocks(self) -> int:
@@ -56,54 +39,44 @@ class RangeSearch:
         """The pairs whose first row lies in a block."""
         import torch
 
+        def units(start: int) -> torch.Tensor:
+            return self._products.units(self._vectors[start : start + self._block])
+
         start = block * self._block
-        rows = self._units(start)
+        rows = units(start)
         found: list[Pairs] = []
         with torch.inference_mode():
             for other in range(start, len(self._vectors), self._block):
-                columns = rows if other == start else self._units(other)
+                columns = rows if other == start else units(other)
                 near = (rows @ columns.T) >= self._low
                 if other == start:
                     near = near.triu_(1)
                 i, j = (part.cpu().numpy() for part in near.nonzero(as_tuple=True))
-                found.append(self._decided(i + start, j + other))
+                i, j = i + start, j + other
+                keep = distances(self._vectors, i, j) <= self._eps
+                found.append((i[keep].astype(np.int32), j[keep].astype(np.int32)))
         return tuple(np.concatenate(part) for part in zip(*found, strict=True))  # type: ignore[return-value]
-
-    def _units(self, start: int) -> torch.Tensor:
-        import torch
-
-        part = torch.from_numpy(self._vectors[start : start + self._block]).to(self._device)
-        return torch.nn.functional.normalize(part, dim=1).to(self._dtype)
-
-    def _decided(self, i: Array, j: Array) -> Pairs:
-        keep = np.empty(len(i), dtype=bool)
-        for start in range(0, len(i), _DECIDED_AT_ONCE):
-            part = slice(start, start + _DECIDED_AT_ONCE)
-            keep[part] = distances(self._vectors[i[part]], self._vectors[j[part]]) <= self._eps
-        return i[keep].astype(np.int32), j[keep].astype(np.int32)
 
 
 def nearest(known: Array, new: Array, eps: float, block: int = 4096) -> Array:
     """For each row of `new` the row of `known` that is nearest within `eps`, int64 [len(new)]; -1
     where none is. Of equally near ones the first."""
-    search = RangeSearch(np.concatenate([new, known]), eps, block)
+    both = np.concatenate([new, known])
+    search = RangeSearch(both, eps, block)
     found = np.full(len(new), -1)
     for number in range(-(-len(new) // block)):
         i, j = search.pairs_of(number)
         across = (i < len(new)) & (j >= len(new))
-        i, j = i[across], j[across] - len(new)
-        order = np.lexsort((j, distances(new[i], known[j]), i))
+        i, j = i[across], j[across]
+        order = np.lexsort((j, distances(both, i, j), i))
         i, first = np.unique(i[order], return_index=True)
-        found[i] = j[order][first]
+        found[i] = j[order][first] - len(new)
     return found
 
 
-def distances(left: Array, right: Array) -> Array:
-    """Cosine distances of rows, in float64 and in one fixed order of summation: [n, d] twice ->
-    [n]."""
-    a, b = left.astype(np.float64), right.astype(np.float64)
-    norms = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
-    return np.asarray(1.0 - (a * b).sum(axis=1) / norms)
+def distances(vectors: Array, i: Array, j: Array) -> Array:
+    """Cosine distances of the rows `i` with the rows `j`, float64 [len(i)]."""
+    return 1.0 - similarities(vectors, vectors, i, j)
 
 
 def dbscan(count: int, pairs: Callable[[], Iterable[Pairs]], min_samples: int) -> Array:

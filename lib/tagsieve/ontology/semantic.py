@@ -21,11 +21,12 @@ from tagsieve.engines.config import RayConfig
 from tagsieve.engines.encoders import Dtype, SentenceEncoder, dtype_of, packaged_minilm
 from tagsieve.engines.models import model_digest, model_folder
 from tagsieve.engines.ray import share_of_cores
+from tagsieve.engines.vectors import Array
 from tagsieve.errors import RunError
 from tagsieve.lake import TABLES, Lake
 from tagsieve.ledger import fingerprint
 from tagsieve.ontology.config import SemanticConfig
-from tagsieve.ontology.dbscan import NOISE, Array, Pairs, RangeSearch, dbscan, distances
+from tagsieve.ontology.dbscan import NOISE, Pairs, RangeSearch, dbscan, distances
 
 CHUNK_TAGS = 4096
 """Tags of one chunk of the encoder, and rows of one block of the search."""
@@ -227,8 +228,8 @@ def semantic_names(
             return False
         if max_diameter is None:
             return True
-        alike = np.repeat(vectors[[member]], len(group), axis=0)
-        return bool((distances(vectors[group], alike) <= max_diameter).all())
+        alike = np.full(len(group), member)
+        return bool((distances(vectors, np.array(group), alike) <= max_diameter).all())
 
     for members in np.split(order, starts[1:]) if len(order) else ():
         bound = max_diameter is not None or any(texts[m] in each for each in apart for m in members)

@@ -1,0 +1,68 @@
+"""The repr filter in blocks against the loop that takes row after row."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parity.repr_filter import repr_filter
+from tagsieve.selection.repr_filter import ReprFilter
+
+
+def filtered(vectors, tau, size, block, dtype=None):
+    """(taken rows, nearest, similarity of each decided row), block by block."""
+    made = ReprFilter(tau, size, dtype)
+    taken, nearest, similarity = [], [], []
+    for start in range(0, len(vectors), block):
+        if made.full:
+            break
+        decided = made.decide(vectors[start : start + block])
+        taken += (start + np.flatnonzero(decided.taken)).tolist()
+        nearest += decided.nearest.tolist()
+        similarity += decided.similarity.tolist()
+    return taken, nearest, similarity
+
+
+def bunched(seed, count, dimension):
+    """Vectors in loose bunches, with exact duplicates among them."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(max(count // 6, 1), dimension))
+    vectors = centres[rng.integers(len(centres), size=count)]
+    vectors += rng.uniform(0, 0.6, size=(count, 1)) * rng.normal(size=(count, dimension))
+    copies = rng.integers(count, size=count // 5)
+    vectors[copies] = vectors[rng.integers(count, size=len(copies))]
+    return vectors.astype(np.float32)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 80),
+    st.integers(2, 24),
+    st.floats(0.3, 0.99),
+    st.integers(1, 90),
+    st.sampled_from([1, 3, 17, 100]),
+    st.sampled_from(["float32", "bfloat16"]),
+)
+def test_rows_are_those_of_the_loop(seed, count, dimension, tau, size, block, dtype):
+    vectors = bunched(seed, count, dimension)
+    expected, expected_nearest = repr_filter(vectors, tau, size)
+    taken, nearest, _ = filtered(vectors, tau, size, block, dtype)
+    assert taken == expected
+    assert nearest == expected_nearest
+
+
+@pytest.mark.parametrize("tau", [0.5, 0.7, 0.9, 0.95])
+def test_blocks_of_any_size_decide_alike(tau):
+    vectors = bunched(11, 1500, 64)
+    expected, expected_nearest = repr_filter(vectors, tau, 1000)
+    for block in (1, 7, 256, 5000):
+        assert filtered(vectors, tau, 1000, block)[:2] == (expected, expected_nearest)
+    assert 10 < len(expected) < 1500
+
+
+def test_a_similarity_of_exactly_tau_is_no_reason_to_refuse():
+    vectors = np.array([[1, 0], [0.8, 0.6], [0.8, 0.6]], dtype=np.float32)
+    _, _, (_, tau, _) = filtered(vectors, 0.9, 3, 3)
+    assert filtered(vectors, tau, 3, 3)[0] == [0, 1]
+    assert filtered(vectors, np.nextafter(tau, 0), 3, 3)[0] == [0]
