@@ -81,8 +81,8 @@ def _show_versions(lake: Lake, console: Console) -> None:
     if shown:
         console.table(
             "ontology versions, and the tags of rows that came since",
-            ["version", "tagger", "made", "updates", "conversations", "tags", "known", "by stem",
-             "by similarity", "grown", "pending"],
+            ["version", "tagger", "made", "updates", "rows", "tags", "known", "by stem", "similar",
+             "grown", "pending"],
             shown,
         )  # fmt: skip
     for version, rows in updates.items():
