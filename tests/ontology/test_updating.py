@@ -15,6 +15,7 @@ from tagsieve.ontology import NormalizeConfig, find_version, normalize
 
 RULE = NormalizeConfig(steps=["frequency", "rule"], min_count=2, update="increment")
 AUTO = RULE.model_copy(update={"update": "auto"})
+ASSOCIATION = RULE.association.model_copy(update={"min_support": 3})
 
 
 def put_queries(lake, answers, pool="chat", first=0):
@@ -162,7 +163,7 @@ def test_rules_and_edits_of_the_version_hold_for_new_rows(lake, run_normalize, t
         update={
             "steps": ("frequency", "rule", "association"),
             "edits": str(edits),
-            "association": RULE.association.model_copy(update={"min_support": 3}),
+            "association": ASSOCIATION,
         }
     )
     put_queries(lake, {f"q{n}": ["loop", "for loop", "SQL"] for n in range(3)})
@@ -188,7 +189,7 @@ def test_rules_mined_before_the_rule_step_hold_for_new_rows(lake, run_normalize)
     config = RULE.model_copy(
         update={
             "steps": ("frequency", "association", "rule"),
-            "association": RULE.association.model_copy(update={"min_support": 3}),
+            "association": ASSOCIATION,
         }
     )
     put_queries(lake, {f"q{n}": ["Loops", "For_Loop"] for n in range(3)})
@@ -258,14 +259,8 @@ def test_an_update_finds_the_files_of_a_tagger_with_any_name(lake, engines):
     assert tags_of(lake) == {"s-q1": [["sql"]], "s-q2": [["sql"]], "s-q3": [["sql"]]}
 
 
-@pytest.mark.parametrize("table", ["ontology", "tags"])
-def test_an_update_that_was_cut_off_is_done_first_of_the_same_rows(
-    lake, run_normalize, monkeypatch, table
-):
-    """Killed before the write to each table; meanwhile more rows come."""
-    put_queries(lake, {"q1": ["sql"], "q2": ["sql"]})
-    run_normalize()
-    put_queries(lake, {"q3": ["SQL", "new"]}, first=10)
+def cut_before(monkeypatch, table, run):
+    """A run that is killed before it writes to this table."""
     with monkeypatch.context() as patched:
         for name in ("append_next", "replace", "append"):
             plain = getattr(Lake, name)
@@ -277,7 +272,32 @@ def test_an_update_that_was_cut_off_is_done_first_of_the_same_rows(
 
             patched.setattr(Lake, name, cut)
         with pytest.raises(KeyboardInterrupt):
-            run_normalize()
+            run()
+
+
+def test_a_build_after_an_update_that_was_cut_off_counts_all_raw_tags(
+    lake, run_normalize, monkeypatch
+):
+    put_queries(lake, {"q1": ["sql"], "q2": ["sql"]})
+    run_normalize()
+    put_queries(lake, {"q3": ["sql", "new"]}, first=10)
+    cut_before(monkeypatch, "tags", run_normalize)
+    put_queries(lake, {"q4": ["a", "b", "c", "d"], "q5": ["new"]}, first=20)
+    run = run_normalize(AUTO)
+    assert find_version(lake, "t", AUTO) == "v2"
+    assert tags_of(lake)["s-q3"] == [["sql"]]
+    assert (run.input, run.kept, run.known, run.rejected) == (6, 2, 0, {"rare": 4})
+
+
+@pytest.mark.parametrize("table", ["ontology", "tags"])
+def test_an_update_that_was_cut_off_is_done_first_of_the_same_rows(
+    lake, run_normalize, monkeypatch, table
+):
+    """Killed before the write to each table; meanwhile more rows come."""
+    put_queries(lake, {"q1": ["sql"], "q2": ["sql"]})
+    run_normalize()
+    put_queries(lake, {"q3": ["SQL", "new"]}, first=10)
+    cut_before(monkeypatch, table, run_normalize)
     assert "s-q3" not in tags_of(lake)
     put_queries(lake, {"q4": ["new", "sql"]}, first=20)
     run_normalize()

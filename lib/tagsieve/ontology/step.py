@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -124,6 +125,7 @@ def _update(context: Context, made: dict[str, Any], config: NormalizeConfig) -> 
     if len(reads) == done or reads[-1] != run.read:
         reads.append(run.read)
     reads.insert(0, dict(made["read_versions"]))
+    ways: Counter[str] = Counter()
     for number in range(done + 1, len(reads)):
         begun = number <= len(rows)
         update = Update(context, made, config, edits, number, reads[number - 1], reads[number])
@@ -138,18 +140,14 @@ def _update(context: Context, made: dict[str, Any], config: NormalizeConfig) -> 
         console.line(f"{version}, update {number}: {drift.told()}")
         if drift.due:
             console.line(f"{version}: a rebuild is due: {drift.due}", style="yellow")
-        for way, count in drift.ways.items():
-            run.input += count
-            if way == "known":
-                run.known += count
-            elif way in MAPPED:
-                run.kept += count
-            else:
-                run.rejected[way] += count
+        ways.update(drift.ways)
         run.metrics |= {name: float(count) for name, count in drift.figures.items()}
         run.wrote("ontology", "ontology_updates", "tags")
-    if not run.input:
-        run.input = run.known = _raw_tags_of(lake, version)
+    # Only now: a build after an update counts all raw tags itself.
+    run.known = ways["known"] if ways else _raw_tags_of(lake, version)
+    run.kept = sum(count for way, count in ways.items() if way in MAPPED and way != "known")
+    run.rejected.update({way: count for way, count in ways.items() if way not in MAPPED})
+    run.input = run.known + run.kept + run.rejected.total()
     return True
 
 
@@ -250,7 +248,7 @@ def analyze(context: Context, version: str, config: AnalyzeConfig) -> None:
         if compared is not None:
             compared.write(context)  # first, as it may refuse
         tagged = pool_tags(lake, context, version).cache()
-        contents = tagged.select("sample_id", "tags").dropDuplicates(["sample_id"])
+        contents = tagged.select("sample_id", "tags").dropDuplicates(["sample_id"]).cache()
         frames = {
             "pool_stats": pool_stats(tagged),
             "pool_recall": pool_recall(tagged),
@@ -267,6 +265,7 @@ def analyze(context: Context, version: str, config: AnalyzeConfig) -> None:
         run.kept = tagged.count()
         if run.input > run.kept:
             run.rejected["untagged"] = run.input - run.kept
+        contents.unpersist()
         tagged.unpersist()
     run.wrote(*frames)
     if compared is not None:
