@@ -6,6 +6,8 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,27 @@ def _processor() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def child(script: str, *arguments: str) -> dict[str, Any]:
+    """Run one measurement of a script in a process of its own, which prints its figures as a line
+    `RESULT {...}`."""
+    command = [sys.executable, script, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=child_environment())
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    if done.returncode or not lines:
+        sys.exit(f"{' '.join(arguments)} failed:\n{done.stdout[-3000:]}")
+    result: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
+    return result
+
+
+def child_environment() -> dict[str, str]:
+    """No network, and imports from this checkout."""
+    return os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": f"{ROOT / 'lib'}:{ROOT / 'tests'}",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+    }
 
 
 def write(name: str, figures: dict[str, Any]) -> None:

@@ -22,8 +22,6 @@ import itertools
 import json
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -67,12 +65,7 @@ def main() -> None:
 
 def child(what: str, folder: Path, size: int) -> dict[str, Any]:
     """One size in a process of its own."""
-    command = [sys.executable, __file__, what, "--child", str(folder), str(size)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if done.returncode or not lines:
-        sys.exit(f"{what} of {size:,} failed:\n{done.stdout[-3000:]}")
-    result: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
+    result = common.child(__file__, what, "--child", str(folder), str(size))
     print(f"{size:,}: {result}", flush=True)
     return result
 

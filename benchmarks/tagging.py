@@ -23,7 +23,6 @@ import argparse
 import asyncio
 import gzip
 import json
-import os
 import shutil
 import statistics
 import subprocess
@@ -76,23 +75,10 @@ def main() -> None:
 
 def child(name: str, folder: Path) -> dict[str, Any]:
     """Run one measurement in a process of its own."""
-    command = [sys.executable, __file__, "--child", name, str(folder)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=child_environment())
-    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
-    if done.returncode or not lines:
-        sys.exit(f"{name} failed:\n{done.stdout[-3000:]}")
-    result: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
+    result = common.child(__file__, "--child", name, str(folder))
     shown = ", ".join(f"{k} {v}" for k, v in result.items() if not isinstance(v, list | dict))
     print(f"  {name}: {shown}", flush=True)
     return result
-
-
-def child_environment() -> dict[str, str]:
-    return os.environ | {
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": f"{common.ROOT / 'lib'}:{common.ROOT / 'tests'}",
-        "VLLM_LOGGING_LEVEL": "ERROR",
-    }
 
 
 def alpaca_queries(number: int) -> list[str]:
@@ -344,7 +330,7 @@ def http_benchmark(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     (folder / "queries.json").write_text(json.dumps(queries))
     make_lake(folder, queries)
     command = [sys.executable, __file__, "--child", "endpoint", str(folder)]
-    endpoint = subprocess.Popen(command, env=child_environment())
+    endpoint = subprocess.Popen(command, env=common.child_environment())
     try:
         while not (folder / "url").exists():
             assert endpoint.poll() is None, "the endpoint did not start"

@@ -9,6 +9,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 
+from tagsieve.engines.context import Context
 from tagsieve.lake import Lake
 
 READ_BYTES = 2**20
@@ -38,12 +39,13 @@ def read_chunks(folder: str, rows: int) -> Iterator[pa.Table]:
         yield pa.concat_tables(parts).combine_chunks()
 
 
-def read_all(lake: Lake, frame: DataFrame, folder: str) -> pa.Table:
-    """A Spark frame that fits in memory, by files below the lake's work folder: a collect would
-    hold it more than once."""
-    count = write_rows(lake, frame, folder)
+def read_all(context: Context, name: str, frame: DataFrame) -> pa.Table:
+    """A Spark frame that fits in memory, by files in the run's work folder: a collect would hold it
+    more than once."""
     from pyspark.sql.pandas.types import to_arrow_schema
 
+    folder = context.lake.work_uri(context.run.run_id, name)
+    count = write_rows(context.lake, frame, folder)
     empty = to_arrow_schema(frame.schema).empty_table()
     return pa.concat_tables(read_chunks(folder, count)) if count else empty
 

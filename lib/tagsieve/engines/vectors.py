@@ -57,3 +57,11 @@ def similarities(left: Array, right: Array, i: Array, j: Array) -> Array:
         norms = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
         found[part] = (a * b).sum(axis=1) / norms
     return found
+
+
+def most_alike(i: Array, j: Array, similarity: Array) -> tuple[Array, Array, Array]:
+    """Of pairs, each `i` once with the `j` that it is most alike, of equals the least, and their
+    similarity."""
+    order = np.lexsort((j, -similarity, i))
+    rows, first = np.unique(i[order], return_index=True)
+    return rows, j[order][first], similarity[order][first]

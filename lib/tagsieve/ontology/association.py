@@ -219,41 +219,37 @@ def _resolve(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 def named_rules(rules: DataFrame, items: DataFrame) -> DataFrame:
     """`rules` with tags for items, antecedents in code-point order."""
-    names = F.broadcast(items.select("item", "tag"))
+    return _renamed_rules(rules, items.select("item", "tag").toDF("old", "new"))
+
+
+def item_rules(rules: DataFrame, items: DataFrame) -> DataFrame:
+    """`rules` with items for tags, antecedents ascending: of `named_rules`."""
+    return _renamed_rules(rules, items.select("tag", "item").toDF("old", "new"))
+
+
+def _renamed_rules(rules: DataFrame, names: DataFrame) -> DataFrame:
+    """`rules` with `new` for each `old` of `names` in antecedents, which are sorted, and
+    consequents."""
+    names = F.broadcast(names)
     flat = rules.withColumn("rule", F.struct("antecedent", "consequent"))
     antecedents = (
-        flat.select("rule", F.explode("antecedent").alias("item"))
-        .join(names, "item")
+        flat.select("rule", F.explode("antecedent").alias("old"))
+        .join(names, "old")
         .groupBy("rule")
-        .agg(F.array_sort(F.collect_list("tag")).alias("tags"))
+        .agg(F.array_sort(F.collect_list("new")).alias("renamed"))
     )
     return (
         flat.join(antecedents, "rule")
-        .join(names.withColumnRenamed("item", "consequent"), "consequent")
+        .withColumnRenamed("consequent", "old")
+        .join(names, "old")
         .select(
-            F.col("tags").alias("antecedent"),
-            F.col("tag").alias("consequent"),
+            F.col("renamed").alias("antecedent"),
+            F.col("new").alias("consequent"),
             "support",
             "confidence",
             "lift",
         )
     )
-
-
-def item_rules(rules: DataFrame, items: DataFrame) -> DataFrame:
-    """`antecedent` (items, ascending) and `consequent` of rules with tags: of `named_rules`."""
-    names = F.broadcast(items.select("item", "tag"))
-    flat = rules.withColumn("rule", F.struct("antecedent", "consequent"))
-    antecedents = (
-        flat.select("rule", F.explode("antecedent").alias("tag"))
-        .join(names, "tag")
-        .groupBy("rule")
-        .agg(F.array_sort(F.collect_list("item")).alias("antecedent"))
-    )
-    consequent = names.select(F.col("tag").alias("name"), F.col("item").alias("consequent"))
-    return antecedents.join(
-        consequent, antecedents["rule"]["consequent"] == consequent["name"]
-    ).select("antecedent", "consequent")
 
 
 def dropped_tags(dropped: DataFrame, items: DataFrame) -> DataFrame:

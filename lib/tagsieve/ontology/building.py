@@ -113,8 +113,7 @@ class Build:
             .groupBy("tag")
             .agg(F.sum("count").alias("uses"))
         )
-        folder = context.lake.work_uri(context.run.run_id, "semantic-tags")
-        table = read_all(context.lake, distinct, folder)
+        table = read_all(context, "semantic-tags", distinct)
         if not table.num_rows:
             return distinct.select("tag", F.col("tag").alias("semantic_tag"))
         table = table.take(pc.sort_indices(table["tag"]))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tagsieve.engines.vectors import Array, Products, similarities
+from tagsieve.engines.vectors import Array, Products, most_alike, similarities
 
 Pairs = tuple[Array, Array]
 """Row numbers i < j of near vectors, two int32 arrays of one length."""
@@ -68,9 +68,8 @@ def nearest(known: Array, new: Array, eps: float, block: int = 4096) -> Array:
         i, j = search.pairs_of(number)
         across = (i < len(new)) & (j >= len(new))
         i, j = i[across], j[across]
-        order = np.lexsort((j, distances(both, i, j), i))
-        i, first = np.unique(i[order], return_index=True)
-        found[i] = j[order][first] - len(new)
+        rows, places, _ = most_alike(i, j, similarities(both, both, i, j))
+        found[rows] = places - len(new)
     return found
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -69,7 +68,7 @@ class Drift:
 
 def current(rows: DataFrame) -> DataFrame:
     """One row for each raw tag of a version: what its newest update says, and all its counts."""
-    newest = F.max_by(F.struct("status", "how", *MADE), F.coalesce("update", F.lit(0)))
+    newest = F.max_by(F.struct("status", "how", *MADE), "update")
     return (
         rows.groupBy("raw_tag")
         .agg(F.sum("count").alias("count"), newest.alias("newest"))
@@ -95,46 +94,47 @@ class Update:
         self._version: str = made["version"]
         self._tagger: str = made["tagger"]
         self.number, self._before, self._read = number, before, read
-        # Reads of the lake as it is: this update's own rows are not among them until it is done.
-        spark = context.engines.spark
-        ontology = context.lake.read(spark, "ontology").where(F.col("version") == self._version)
-        self._old = ontology.where(F.coalesce("update", F.lit(0)) < number)
+        self._samples_now = self._at("samples", read)
+        self._raw_tags_now = self._at("raw_tags", read)
+        # As the lake is: this update's own rows are not among these until it is done.
+        update = F.coalesce("update", F.lit(0))  # none in rows of an earlier tagsieve
+        ontology = self._of_version("ontology").withColumn("update", update)
+        self._old = ontology.where(F.col("update") < number)
+        tags = context.lake.read(context.engines.spark, "tags")
+        self._done = tags.where(F.col("ontology_version") == self._version).select("sample_id")
 
     # --- the new rows --------------------------------------------------------------------------
 
-    @cache  # noqa: B019  (an update lives as long as its step)
-    def _table(self, name: str, version: int) -> DataFrame:
-        rows = self._context.lake.read(self._context.engines.spark, name, version)
+    def _at(self, name: str, versions: Mapping[str, int]) -> DataFrame:
+        rows = self._context.lake.read(self._context.engines.spark, name, versions[name])
         return rows.where(F.col("tagger") == self._tagger) if name == "raw_tags" else rows
+
+    def _of_version(self, name: str) -> DataFrame:
+        rows = self._context.lake.read(self._context.engines.spark, name)
+        return rows.where(F.col("version") == self._version)
 
     def find_new(self) -> bool:
         """Find the conversations without tags in this version (`samples` is how many), and the
         queries that no update counted (`queries`); False where there are none."""
         context = self._context
-        weights = [
-            query_weights(
-                self._table("raw_tags", at["raw_tags"]).select("query_id"),
-                self._table("samples", at["samples"]),
-                self._config.weight,
-            )
-            for at in (self._read, self._before)
-        ]
-        earlier = weights[1].withColumnRenamed("weight", "earlier")
+        before = self._at("raw_tags", self._before), self._at("samples", self._before)
+        now, then = (
+            query_weights(raw_tags.select("query_id"), samples, self._config.weight)
+            for raw_tags, samples in ((self._raw_tags_now, self._samples_now), before)
+        )
+        earlier = then.withColumnRenamed("weight", "earlier")
         added = F.col("weight") - F.coalesce("earlier", F.lit(0))
         self._queries = context.stored(
             "new-queries",
-            weights[0]
-            .join(earlier, "query_id", "left")
+            now.join(earlier, "query_id", "left")
             .select("query_id", added.alias("weight"))
             .where(F.col("weight") > 0),
         )
-        tags = context.lake.read(context.engines.spark, "tags")
-        done = tags.where(F.col("ontology_version") == self._version).select("sample_id")
-        samples = self._table("samples", self._read["samples"]).select("sample_id", "query_ids")
-        answered = self._table("raw_tags", self._read["raw_tags"]).select("query_id")
+        answered = self._raw_tags_now.select("query_id")
         asked = (
-            samples.dropDuplicates(["sample_id"])
-            .join(done, "sample_id", "left_anti")
+            self._samples_now.select("sample_id", "query_ids")
+            .dropDuplicates(["sample_id"])
+            .join(self._done, "sample_id", "left_anti")
             .select("sample_id", "query_ids", F.explode("query_ids").alias("query_id"))
         )
         self._samples = context.stored(
@@ -158,7 +158,7 @@ class Update:
             .union(self._queries.select("query_id"))
             .distinct()
         )
-        raw_tags = self._table("raw_tags", self._read["raw_tags"]).select("query_id", "tags")
+        raw_tags = self._raw_tags_now.select("query_id", "tags")
         holding = raw_tags.select("query_id", F.input_file_name().alias("file"))
         files = holding.join(wanted, "query_id", "left_semi").select("file").distinct()
         places = [unquote(row["file"]) for row in files.collect()]
@@ -303,7 +303,7 @@ class Update:
         known = _made_by(of, tags.where("how IS NULL OR how <> 'similar'"), "near")
         apart = F.col("stem").isin(sorted(self._edits.apart_surfaces))
         new_names, known_names = (
-            read_all(context.lake, frame, context.lake.work_uri(context.run.run_id, name))
+            read_all(context, name, frame)
             for name, frame in (
                 ("new-phrases", phrases.where(~apart).select("phrase")),
                 ("known-phrases", known.select(of)),
@@ -348,19 +348,17 @@ class Update:
         earlier = lake.arrow("ontology_updates", filters=[("version", "=", self._version)])
         updates = [row for row in earlier.to_pylist() if row["update"] < self.number]
         total = {name: n + sum(row[name] for row in updates) for name, n in figures.items()}
-        built = self._old.where(F.coalesce("update", F.lit(0)) == 0).agg(
+        built = self._old.where("update = 0").agg(
             F.coalesce(F.sum("count"), F.lit(0)).alias("all"),
             F.coalesce(F.sum(F.when(F.col("status") != "kept", F.col("count"))), F.lit(0)).alias(
                 "rare"
             ),
         ).first()  # fmt: skip
         assert built is not None
-        tags = lake.read(self._context.engines.spark, "tags")
-        done = tags.where(F.col("ontology_version") == self._version).count()
         whole = max(built["all"] + total["occurrences"], 1)
         expected = total["occurrences"] * built["rare"] / max(built["all"], 1)
         lacking = total["rare"] + total["pending"] - expected
-        built_from = done - sum(row["samples"] for row in updates)
+        built_from = self._done.count() - sum(row["samples"] for row in updates)
         when = self._config.rebuild_when
         due = [
             f"{share:.0%} {what} (rebuild_when.{name}={most})"
@@ -389,15 +387,12 @@ class Update:
         ).where("tag IS NOT NULL")
         if "association" not in config.steps or config.association.apply == "alias":
             return renamed_tags(given, names.select(raw, F.col("tag").alias("new")))
-        spark, lake = context.engines.spark, context.lake
         item_tag = F.coalesce("item_tag", "tag")
         per_query = context.stored(
             "new-item-tags", renamed_tags(given, names.select(raw, item_tag.alias("new")))
         )
-        of_version = F.col("version") == self._version
-        items = lake.read(spark, "ontology_items").where(of_version)
-        items = items.withColumn("item", F.col("item").cast("int"))
-        rules = rules_of.item_rules(lake.read(spark, "ontology_rules").where(of_version), items)
+        items = self._of_version("ontology_items").withColumn("item", F.col("item").cast("int"))
+        rules = rules_of.item_rules(self._of_version("ontology_rules"), items)
         baskets = rules_of.item_baskets(
             per_query.select("query_id", F.col("query_tags").alias("tags")), items
         )

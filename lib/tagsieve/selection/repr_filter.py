@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tagsieve.engines.vectors import Array, Products, similarities
+from tagsieve.engines.vectors import Array, Products, most_alike, similarities
 
 if TYPE_CHECKING:
     import torch
@@ -99,10 +99,8 @@ class ReprFilter:
         i, j = np.nonzero((rough >= low) & np.isfinite(rough))
         there = np.concatenate([self._vectors[: self.count].reshape(-1, vectors.shape[1]),
                                 vectors[places]])  # fmt: skip
-        exact = similarities(vectors, there, i, j)
-        order = np.lexsort((j, -exact, i))
-        rows, first = np.unique(i[order], return_index=True)
-        nearest[rows], similarity[rows] = j[order][first], exact[order][first]
+        rows, places, exact = most_alike(i, j, similarities(vectors, there, i, j))
+        nearest[rows], similarity[rows] = places, exact
         return nearest, similarity
 
     def _keep(self, vectors: Array, units: torch.Tensor) -> None:
