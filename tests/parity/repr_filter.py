@@ -11,8 +11,8 @@ def repr_filter(vectors, tau, size):
     for row in range(len(units)):
         if len(taken) == size:
             break
-        alike = [float((units[row] * units[other]).sum()) for other in taken]
-        nearest.append(int(np.argmax(alike)) if alike else -1)
-        if not alike or max(alike) <= tau:
+        alike = (units[taken] * units[row]).sum(axis=1)
+        nearest.append(int(np.argmax(alike)) if taken else -1)
+        if not taken or alike.max() <= tau:
             taken.append(row)
     return taken, nearest

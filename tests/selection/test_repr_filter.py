@@ -10,17 +10,18 @@ from tagsieve.selection.repr_filter import ReprFilter
 
 
 def filtered(vectors, tau, size, block, dtype=None):
-    """(taken rows, nearest, similarity of each decided row), block by block."""
+    """(taken rows, the most alike taken row and its similarity of each row before the last taken),
+    block by block."""
     made = ReprFilter(tau, size, dtype)
-    taken, nearest, similarity = [], [], []
+    taken = []
     for start in range(0, len(vectors), block):
         if made.full:
             break
-        decided = made.decide(vectors[start : start + block])
-        taken += (start + np.flatnonzero(decided.taken)).tolist()
-        nearest += decided.nearest.tolist()
-        similarity += decided.similarity.tolist()
-    return taken, nearest, similarity
+        taken += (start + made.decide(vectors[start : start + block])).tolist()
+    decided = taken[-1] + 1 if made.full else len(vectors)
+    before = np.searchsorted(taken, np.arange(decided))
+    nearest, similarity = made.taken.nearest(vectors[:decided], before)
+    return taken, nearest.tolist(), similarity.tolist()
 
 
 def bunched(seed, count, dimension):

@@ -1,11 +1,15 @@
-"""Cosine similarities that do not depend on who computes them (METHODS.md, section 7).
+"""Cosine similarities and distances that do not depend on who computes them (METHODS.md, section
+7).
 
-Products of blocks in low precision only find what might matter; what might is decided in float64
-from the float32 vectors, row by row, in one fixed order of summation. On a GPU if there is one.
+Products of blocks in low precision, on a GPU if there is one, only find what might matter. What
+might is decided in float64 from the float32 vectors, and what float64 leaves within rounding of a
+bound or of another row is decided on the host, in one fixed order of summation.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +25,48 @@ MARGIN = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 1e-2}
 """How far a product of unit vectors in this precision may be off: two roundings of each factor,
 one of the sum."""
 
-_DECIDED_AT_ONCE = 50_000
-"""Pairs whose exact similarity is computed at a time: some 300 MB at 384 dimensions."""
+ROUNDING = 1e-12
+"""How far two ways to sum up a float64 product of unit vectors may be apart, and more."""
+
+_DECIDED_AT_ONCE = 20_000_000
+"""Numbers gathered at a time for exact similarities: 320 MB."""
+
+
+@cache
+def device() -> str:
+    """Where products are computed; torch takes its time to say so."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Rows on the device of the products: as stored (`full`, float32 [n, d]) and scaled to unit
+    length in the precision of the products (`units`)."""
+
+    full: torch.Tensor
+    units: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.full)
+
+    def __getitem__(self, rows: slice | Array) -> Vectors:
+        """Some of the rows."""
+        if not isinstance(rows, slice):
+            import torch
+
+            places = torch.from_numpy(rows).to(self.full.device)
+            return Vectors(self.full[places], self.units[places])
+        return Vectors(self.full[rows], self.units[rows])
+
+    def host(self, rows: Array) -> Array:
+        """Some of the rows as they are stored, float32, in the host's memory."""
+        import torch
+
+        places = torch.from_numpy(rows).to(self.full.device)
+        found: Array = self.full[places].cpu().numpy()
+        return found
 
 
 class Products:
@@ -34,28 +78,63 @@ class Products:
     def __init__(self, dtype: str | None = None) -> None:
         import torch
 
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device()
+        if self.device == "cuda":
+            # Sums cut into pieces that are added up in bfloat16 would not keep the margin.
+            torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+            torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
         name = dtype or ("bfloat16" if self.device == "cuda" else cpu_dtype())
         self.margin = MARGIN[name]
         self.dtype: torch.dtype = getattr(torch, name)
 
-    def units(self, vectors: Array) -> torch.Tensor:
-        """Vectors (float32 [n, d], none zero) scaled to unit length, on the device."""
+    def load(self, vectors: Array | torch.Tensor) -> Vectors:
+        """Vectors (float32 [n, d], none zero) on the device."""
         import torch
 
-        part = torch.from_numpy(vectors).to(self.device)
-        return torch.nn.functional.normalize(part, dim=1).to(self.dtype)
+        full = torch.from_numpy(vectors) if isinstance(vectors, np.ndarray) else vectors
+        full = full.to(self.device)
+        units = full * (1 / torch.linalg.vector_norm(full, dim=1, keepdim=True))
+        return Vectors(full, units.to(self.dtype))
+
+    def units(self, vectors: Array) -> torch.Tensor:
+        """Vectors (float32 [n, d], none zero) scaled to unit length, on the device."""
+        return self.load(vectors).units
 
 
 def similarities(left: Array, right: Array, i: Array, j: Array) -> Array:
     """Cosine similarities of the rows `i` of `left` with the rows `j` of `right`, float64
     [len(i)]."""
     found = np.empty(len(i))
-    for start in range(0, len(i), _DECIDED_AT_ONCE):
-        part = slice(start, start + _DECIDED_AT_ONCE)
+    step = max(1, _DECIDED_AT_ONCE // left.shape[1])
+    for start in range(0, len(i), step):
+        part = slice(start, start + step)
         a, b = left[i[part]].astype(np.float64), right[j[part]].astype(np.float64)
         norms = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
         found[part] = (a * b).sum(axis=1) / norms
+    return found
+
+
+def above(
+    left: Vectors, right: Vectors, i: torch.Tensor, j: torch.Tensor, bound: float
+) -> torch.Tensor:
+    """Whether the cosine similarity of each row `i` of `left` with the row `j` of `right` is above
+    a bound, bool [len(i)] on their device."""
+    import torch
+
+    found = torch.empty(len(i), dtype=torch.bool, device=i.device)
+    step = max(1, _DECIDED_AT_ONCE // left.full.shape[1])
+    for start in range(0, len(i), step):
+        part = slice(start, start + step)
+        a, b = left.full[i[part]].double(), right.full[j[part]].double()
+        norms = torch.sqrt((a * a).sum(dim=1) * (b * b).sum(dim=1))
+        over = (a * b).sum(dim=1) / norms - bound
+        found[part] = over > 0
+        close = (over.abs() < ROUNDING).nonzero().ravel()
+        if len(close):
+            pairs = np.arange(len(close))
+            hosted = (rows[close].float().cpu().numpy() for rows in (a, b))
+            exact = similarities(*hosted, pairs, pairs) > bound
+            found[start + close] = torch.from_numpy(exact).to(i.device)
     return found
 
 

@@ -5,114 +5,161 @@ Equal to the loop that takes row after row, for any block size, precision, threa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tagsieve.engines.vectors import Array, Products, most_alike, similarities
+from tagsieve.engines.vectors import Array, Products, Vectors, above, most_alike, similarities
 
 if TYPE_CHECKING:
     import torch
 
+CHUNK = 2048
+"""Rows compared with each other at a time: each with each of them, whatever the block's size."""
 
-@dataclass(frozen=True)
-class Decided:
-    """What became of the first n rows of a block, all of it unless the filter was full before.
 
-    `taken`: bool [n]. `nearest`: int64 [n], which taken row (by the order of taking) was most alike
-    when the row was decided, of equals the first; -1 when none was taken yet. `similarity`: to it,
-    float64 [n], NaN for none.
+class Taken:
+    """The rows taken so far, in the order of taking.
+
+    Holds their vectors in float32 and in the precision of the products. A row is refused when its
+    cosine similarity to any of them is above `tau`. `dtype`: of the products, as of `Products`.
     """
 
-    taken: Array
-    nearest: Array
-    similarity: Array
+    def __init__(self, tau: float, dtype: str | None = None) -> None:
+        self.tau = tau
+        self.products = Products(dtype)
+        self._room: Vectors | None = None
+        self.count = 0
+
+    def vectors(self, start: int = 0) -> Vectors:
+        """The rows taken, from the `start`th on; there must be one."""
+        assert self._room is not None
+        return self._room[start : self.count]
+
+    def add(self, rows: Vectors) -> None:
+        """Take rows."""
+        need = self.count + len(rows)
+        if self._room is None or need > len(self._room):
+            held = 0 if self._room is None else len(self._room)
+            grown = Vectors(*(part.new_empty((max(need, 2 * held), part.shape[1]))
+                              for part in (rows.full, rows.units)))  # fmt: skip
+            if self._room is not None:
+                grown.full[: self.count] = self._room.full[: self.count]
+                grown.units[: self.count] = self._room.units[: self.count]
+            self._room = grown
+        self._room.full[self.count : need] = rows.full
+        self._room.units[self.count : need] = rows.units
+        self.count = need
+
+    def passed(self, rows: Vectors, start: int = 0) -> Array:
+        """Which of `rows` none of those taken from the `start`th on refuses: their numbers."""
+        if self.count == start:
+            return np.arange(len(rows))
+        taken = self.vectors(start)
+        rough = rows.units @ taken.units.T
+        best = rough.amax(dim=1)
+        low, high = self.tau - self.products.margin, self.tau + self.products.margin
+        refused = best > high
+        unsure = ((best > low) & ~refused).nonzero().ravel()
+        if len(unsure):
+            i, j = (rough[unsure] > low).nonzero(as_tuple=True)
+            i = unsure[i]
+            refused[i[above(rows, taken, i, j, self.tau)]] = True
+        numbers: Array = (~refused).nonzero().ravel().cpu().numpy()
+        return numbers
+
+    def alike(self, rows: Vectors) -> tuple[Array, Array]:
+        """The pairs `i` < `j` of rows that refuse each other, in the order of `i`."""
+        import torch
+
+        rough = rows.units @ rows.units.T
+        low, high = self.tau - self.products.margin, self.tau + self.products.margin
+        # Most rows are like none: those are left out before any pair is looked at.
+        rough.diagonal().fill_(-torch.inf)
+        some = (rough.amax(dim=1) > low).nonzero().ravel()
+        i, j = (rough[some][:, some] > low).triu_(1).nonzero(as_tuple=True)
+        i, j = some[i], some[j]
+        unsure = (rough[i, j] <= high).nonzero().ravel()
+        found = torch.ones_like(i, dtype=torch.bool)
+        found[unsure] = above(rows, rows, i[unsure], j[unsure], self.tau)
+        return i[found].cpu().numpy(), j[found].cpu().numpy()
+
+    def nearest(self, vectors: Array, before: Array) -> tuple[Array, Array]:
+        """The most alike of the first `before[n]` rows taken for each of n vectors (float32
+        [n, d]): which one (int64 [n], of equals the first, -1 for none), and the similarity
+        (float64 [n], NaN for none)."""
+        import torch
+
+        nearest = np.full(len(vectors), -1)
+        similarity = np.full(len(vectors), np.nan)
+        if not self.count:
+            return nearest, similarity
+        products = Products("float32")
+        held = self.vectors().full
+        taken = products.load(held)
+        host: Array = held.cpu().numpy()
+        with torch.inference_mode():
+            for start in range(0, len(vectors), CHUNK):
+                rows = vectors[start : start + CHUNK]
+                earlier = torch.from_numpy(before[start : start + CHUNK]).to(products.device)
+                rough = products.units(rows) @ taken.units.T
+                later = torch.arange(self.count, device=products.device)[None] >= earlier[:, None]
+                rough.masked_fill_(later, -torch.inf)
+                best = rough.amax(dim=1, keepdim=True)
+                close = (rough >= best - 2 * products.margin) & ~later
+                i, j = (part.cpu().numpy() for part in close.nonzero(as_tuple=True))
+                found, places, exact = most_alike(i, j, similarities(rows, host, i, j))
+                nearest[start + found], similarity[start + found] = places, exact
+        return nearest, similarity
 
 
 class ReprFilter:
-    """Takes rows until there are `size`; a row is refused when its cosine similarity to any taken
-    one is above `tau`.
+    """Takes rows in score order until there are `size`, none too like one that it took before.
 
-    Holds the taken vectors, in float32 and in the precision of the products, and for a block of n
-    rows n x (taken + n) products. `dtype`: of the products, as of `Products`.
+    Memory: the rows taken, and for a block of n rows the n x taken products.
     """
 
     def __init__(self, tau: float, size: int, dtype: str | None = None) -> None:
-        self._tau, self._size = tau, size
-        self._products = Products(dtype)
-        self._vectors = np.empty((0, 0), dtype=np.float32)
-        self._units: torch.Tensor | None = None
-        self.count = 0
+        self.taken = Taken(tau, dtype)
+        self._size = size
 
     @property
     def full(self) -> bool:
         """Whether `size` rows are taken."""
-        return self.count >= self._size
+        return self.taken.count >= self._size
 
-    def decide(self, vectors: Array) -> Decided:
-        """Decide the next rows in score order; `vectors`: float32 [n, d], no zero vector."""
+    def decide(self, vectors: Array | torch.Tensor, known: int = 0) -> Array:
+        """Decide the next rows in score order; gives the numbers of those taken.
+
+        `vectors`: float32 [n, d], no zero vector; the first `known` rows taken are known not to
+        refuse any of them.
+        """
         import torch
 
         with torch.inference_mode():
-            units = self._products.units(vectors)
-            inside = (units @ units.T).float().cpu().numpy()
-            before = inside[:, :0]
-            if self._units is not None:
-                before = (units @ self._units[: self.count].T).float().cpu().numpy()
-            taken = self._taken(vectors, before, inside)
-            places = np.flatnonzero(taken)[: self._size - self.count]
-            ends = len(places) and self.count + len(places) == self._size
-            rows = int(places[-1]) + 1 if ends else len(vectors)
-            found = self._nearest(vectors, before[:rows], inside[:rows], places)
-            self._keep(vectors[places], units[torch.from_numpy(places).to(units.device)])
-        return Decided(taken[:rows], *found)
+            block = self.taken.products.load(vectors)
+            start = self.taken.count
+            left = self.taken.passed(block, known)
+            taken: list[Array] = []
+            for first in range(0, len(left), CHUNK):
+                if self.full:
+                    break
+                numbers = left[first : first + CHUNK]
+                rows = block[numbers]
+                passed = self.taken.passed(rows, start)
+                chosen = _first_come(len(passed), *self.taken.alike(rows[passed]))
+                chosen = passed[chosen[: self._size - self.taken.count]]
+                self.taken.add(rows[chosen])
+                taken.append(numbers[chosen])
+        return np.concatenate([np.empty(0, dtype=np.int64), *taken])
 
-    def _taken(self, vectors: Array, before: Array, inside: Array) -> Array:
-        """Which rows the loop would take, were there room for all."""
-        tau, margin = self._tau, self._products.margin
-        refused: Array = np.any(before > tau + margin, axis=1)
-        i, j = np.nonzero((before > tau - margin) & ~refused[:, None])
-        refused[i[similarities(vectors, self._vectors, i, j) > tau]] = True
-        left = np.flatnonzero(~refused)
-        i, j = np.nonzero(np.triu(inside[np.ix_(left, left)] > tau - margin, 1))
-        i, j = left[i], left[j]
-        alike = similarities(vectors, vectors, i, j) > tau
-        taken: Array = ~refused
-        # In the order of i: what becomes of a row is known before it can refuse another.
-        for one, other in zip(i[alike].tolist(), j[alike].tolist(), strict=True):
-            if taken[one]:
-                taken[other] = False
-        return taken
 
-    def _nearest(
-        self, vectors: Array, before: Array, inside: Array, places: Array
-    ) -> tuple[Array, Array]:
-        """The most alike taken row of each row, and how alike it is."""
-        earlier = places[None, :] < np.arange(len(before))[:, None]
-        rough = np.concatenate([before, np.where(earlier, inside[:, places], -np.inf)], axis=1)
-        nearest = np.full(len(rough), -1)
-        similarity = np.full(len(rough), np.nan)
-        if not rough.shape[1]:
-            return nearest, similarity
-        low = rough.max(axis=1, keepdims=True) - 2 * self._products.margin
-        i, j = np.nonzero((rough >= low) & np.isfinite(rough))
-        there = np.concatenate([self._vectors[: self.count].reshape(-1, vectors.shape[1]),
-                                vectors[places]])  # fmt: skip
-        rows, places, exact = most_alike(i, j, similarities(vectors, there, i, j))
-        nearest[rows], similarity[rows] = places, exact
-        return nearest, similarity
-
-    def _keep(self, vectors: Array, units: torch.Tensor) -> None:
-        need = self.count + len(vectors)
-        if self._units is None or need > len(self._vectors):
-            room = max(need, min(self._size, 2 * len(self._vectors)), 1)
-            grown = np.empty((room, vectors.shape[1]), dtype=np.float32)
-            grown_units = units.new_empty((room, units.shape[1]))
-            if self._units is not None:
-                grown[: self.count] = self._vectors[: self.count]
-                grown_units[: self.count] = self._units[: self.count]
-            self._vectors, self._units = grown, grown_units
-        self._vectors[self.count : need] = vectors
-        self._units[self.count : need] = units
-        self.count = need
+def _first_come(count: int, i: Array, j: Array) -> Array:
+    """Of `count` rows those that no earlier one of them refuses, itself not refused; pairs `i` <
+    `j` in the order of `i` refuse each other."""
+    refused = np.zeros(count, dtype=bool)
+    starts = np.searchsorted(i, np.arange(count + 1))
+    for row in np.unique(i).tolist():
+        if not refused[row]:
+            refused[j[starts[row] : starts[row + 1]]] = True
+    return np.flatnonzero(~refused)

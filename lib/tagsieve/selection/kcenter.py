@@ -1,0 +1,203 @@
+"""Greedy k-center (Sener and Savarese 2018, algorithm 1): the farthest row from those taken, again
+and again.
+
+Equal to the loop that measures all rows after each centre, for any number of shards, precision and
+device. That loop reads all rows once a centre; this one once for as many centres as can be told
+apart: after a pass over all rows, the farthest ones are candidates, and whichever of them is still
+farther than the others were after the pass is the next centre.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tagsieve.engines.vectors import ROUNDING, Array, Products, device
+
+if TYPE_CHECKING:
+    import torch
+
+CANDIDATES = 1024
+"""Rows that each shard gives after the first pass; more when they bring few centres."""
+
+MOST_CANDIDATES = 16_384
+"""Where more candidates would cost more than another pass, unless no centre is found without."""
+
+FEW_CENTRES = 24
+"""A pass that brings fewer centres calls for more candidates."""
+
+_AT_ONCE = {"cpu": 2_000_000, "cuda": 512_000_000}
+"""Products made at a time: what the caches hold; 2 GB of float32 on a GPU."""
+
+_FLOAT32 = 4e-6
+"""How far a squared norm in float32 may be off, for its size, and more."""
+
+
+@dataclass(frozen=True)
+class Farthest:
+    """A shard's farthest rows: their `numbers` (int64 [t]) and `vectors` (float32 [t, d]), and a
+    bound on the squared distance of every other row that is not taken (-inf for none)."""
+
+    numbers: Array
+    vectors: Array
+    rest: float
+
+
+class Shard:
+    """A part of the rows, numbered from `first`.
+
+    Holds the vectors as they are given (float32 [n, d]; they may lie on disk), scaled to unit
+    length in the precision of the products, and 8 bytes a row. `dtype`: of the products; default:
+    float32 on a CPU, float16 on a GPU.
+    """
+
+    def __init__(
+        self, vectors: Array | torch.Tensor, first: int = 0, dtype: str | None = None
+    ) -> None:
+        import torch
+
+        self._vectors, self._first = vectors, first
+        self._products = Products(dtype or ("float16" if device() == "cuda" else "float32"))
+        where = {"device": self._products.device}
+        self._units = torch.empty(tuple(vectors.shape), dtype=self._products.dtype, **where)
+        self._norms = torch.empty(len(vectors), **where)
+        self._bounds = torch.full((len(vectors),), torch.inf, **where)
+        step = max(1, _AT_ONCE["cuda"] // vectors.shape[1])
+        for start in range(0, len(vectors), step):
+            rows = self._products.load(vectors[start : start + step])
+            self._units[start : start + step] = rows.units
+            self._norms[start : start + step] = torch.linalg.vector_norm(rows.full, dim=1)
+
+    def advance(self, centres: Array, taken: Sequence[int], count: int) -> Farthest:
+        """Measure the distances to new `centres` (float32 [c, d]), of which `taken` are rows, by
+        their numbers; gives the `count` farthest rows."""
+        import torch
+
+        with torch.inference_mode():
+            self._measure(centres)
+            own = np.array(taken, dtype=np.int64) - self._first
+            own = own[(own >= 0) & (own < len(self._bounds))]
+            self._bounds[torch.from_numpy(own).to(self._bounds.device)] = -torch.inf
+            values, rows = self._bounds.topk(min(count + 1, len(self._bounds)))
+            values = values.cpu().double()
+            rows = rows[: min(count, int((values > -torch.inf).sum()))]
+            rest = float(values[count]) if len(values) > count else -np.inf
+            if isinstance(self._vectors, torch.Tensor):
+                vectors: Array = self._vectors[rows].cpu().numpy()
+            else:
+                vectors = self._vectors[rows.cpu().numpy()]
+            return Farthest(rows.cpu().numpy() + self._first, vectors, rest)
+
+    def _measure(self, centres: Array) -> None:
+        """Lower the bounds on the squared distance of each row to its nearest centre."""
+        import torch
+
+        if not len(centres):
+            return
+        full = torch.from_numpy(centres).to(self._units.device)
+        longest = torch.linalg.vector_norm(full, dim=1).max()
+        # No product of a row of `_units` with one of these is above 1, so that none overflows.
+        scaled = (full / longest).to(self._units.dtype)
+        squares = (full * full).sum(dim=1) * (1 + _FLOAT32)
+        step = max(1, _AT_ONCE[self._products.device] // len(centres))
+        for start in range(0, len(self._bounds), step):
+            part = slice(start, start + step)
+            scale = self._norms[part] * longest
+            far = (self._units[part] @ scaled.T).float()
+            far.mul_(-2 * scale[:, None]).add_(squares)
+            near = far.amin(dim=1) + 2 * self._products.margin * scale
+            near += self._norms[part] ** 2 * (1 + _FLOAT32)
+            self._bounds[part] = torch.minimum(self._bounds[part], near)
+
+
+Advance = Callable[[Array, Sequence[int], int], Sequence[Farthest]]
+"""`Shard.advance` of all shards."""
+
+
+def k_center(
+    advance: Advance, first: int, vector: Array, size: int
+) -> Iterator[list[tuple[int, float]]]:
+    """The numbers of `size` rows, in the order of taking, each with its distance to the nearest row
+    taken before it (NaN for the first): a list for each pass.
+
+    `first`: the row to begin with, `vector`: its (float32 [d]). Of equally far rows the first by
+    number is taken. Fewer than `size` when there are no more. Holds the centres and the candidates
+    in float64.
+    """
+    yield [(first, np.nan)]
+    centres = vector[None]
+    fresh, taken, count = centres, [first], CANDIDATES
+    while len(centres) < size:
+        found = [part for part in advance(fresh, taken, count) if len(part.numbers)]
+        if not found:
+            return
+        race = _Race(
+            np.concatenate([part.numbers for part in found]),
+            np.concatenate([part.vectors for part in found]),
+            centres,
+        )
+        picked = race.run(max(part.rest for part in found), size - len(centres))
+        taken = [number for number, _, _ in picked]
+        fresh = np.array([row for _, _, row in picked], dtype=np.float32).reshape(-1, len(vector))
+        centres = np.concatenate([centres, fresh])
+        if not picked or (len(picked) < FEW_CENTRES and count < MOST_CANDIDATES):
+            count *= 2
+        if picked:
+            yield [(number, distance) for number, distance, _ in picked]
+
+
+class _Race:
+    """Candidates for the next centres, with their squared distances in float64."""
+
+    def __init__(self, numbers: Array, vectors: Array, centres: Array) -> None:
+        import torch
+
+        order = np.argsort(numbers)
+        self._numbers, self._vectors, self._centres = numbers[order], vectors[order], [*centres]
+        self._wide = torch.from_numpy(self._vectors).to(device()).double()
+        self._squares = (self._wide * self._wide).sum(dim=1)
+        held = torch.from_numpy(centres).to(device()).double()
+        squares = (held * held).sum(dim=1)
+        self._rounding = 8 * ROUNDING * float(max(self._squares.max(), squares.max()))
+        self._nearest = torch.full_like(self._squares, torch.inf)
+        step = max(1, _AT_ONCE["cpu"] // len(numbers))
+        for start in range(0, len(held), step):
+            part = slice(start, start + step)
+            inner = self._wide @ held[part].T
+            near = self._squares + (squares[part] - 2 * inner).amin(dim=1)
+            self._nearest = torch.minimum(self._nearest, near)
+
+    def run(self, rest: float, most: int) -> list[tuple[int, float, Array]]:
+        """The next centres, as long as they are farther than `rest`, a bound on the squared
+        distance of rows that are no candidates: number, distance and vector."""
+        import torch
+
+        picked: list[tuple[int, float, Array]] = []
+        while len(picked) < most:
+            best = float(self._nearest.max())
+            if best == -np.inf or best - self._rounding <= rest:
+                break
+            close = (self._nearest >= best - self._rounding).nonzero().ravel().cpu().numpy()
+            place, square = self._farthest(close)
+            row = self._vectors[place]
+            picked.append((int(self._numbers[place]), float(np.sqrt(square)), row))
+            self._centres.append(row)
+            inner = self._wide @ self._wide[place]
+            near = self._squares + self._squares[place] - 2 * inner
+            self._nearest = torch.minimum(self._nearest, near)
+            self._nearest[place] = -torch.inf
+        return picked
+
+    def _farthest(self, places: Array) -> tuple[int, float]:
+        """Of candidates that float64 products do not tell apart, the farthest, and of equals the
+        first; with its squared distance."""
+        centres = np.array(self._centres, dtype=np.float64)
+        squares = []
+        for place in places:
+            apart = centres - self._vectors[place].astype(np.float64)
+            squares.append(float((apart * apart).sum(axis=1).min()))
+        best = int(np.argmax(squares))
+        return int(places[best]), squares[best]
