@@ -44,7 +44,7 @@ def test_centres_are_those_of_the_loop(seed, count, dimension, size, shards, dty
     expected, squares = kcenter(vectors, first, size)
     found, measured, _ = centred(vectors, first, size, shards, dtype)
     assert found == expected
-    np.testing.assert_allclose(measured, squares, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(measured, squares, rtol=1e-9, atol=1e-9 * scale**2)
 
 
 @pytest.mark.parametrize("candidates", [1, 40, 5000])

@@ -26,6 +26,8 @@ CANDIDATES = 1024
 MOST_CANDIDATES = 16_384
 """Where more candidates would cost more than another pass, unless no centre is found without."""
 
+_PICKS_UNTIL_PRUNED = 16
+
 FEW_CENTRES = 24
 """A pass that brings fewer centres calls for more candidates."""
 
@@ -138,8 +140,9 @@ def k_center(
             np.concatenate([part.numbers for part in found]),
             np.concatenate([part.vectors for part in found]),
             centres,
+            max(part.rest for part in found),
         )
-        picked = race.run(max(part.rest for part in found), size - len(centres))
+        picked = race.run(size - len(centres))
         taken = [number for number, _, _ in picked]
         fresh = np.array([row for _, _, row in picked], dtype=np.float32).reshape(-1, len(vector))
         centres = np.concatenate([centres, fresh])
@@ -150,13 +153,17 @@ def k_center(
 
 
 class _Race:
-    """Candidates for the next centres, with their squared distances in float64."""
+    """Candidates for the next centres, with their squared distances in float64.
 
-    def __init__(self, numbers: Array, vectors: Array, centres: Array) -> None:
+    `rest`: a bound on the squared distance of rows that are no candidates.
+    """
+
+    def __init__(self, numbers: Array, vectors: Array, centres: Array, rest: float) -> None:
         import torch
 
         order = np.argsort(numbers)
-        self._numbers, self._vectors, self._centres = numbers[order], vectors[order], [*centres]
+        self._numbers, self._vectors = numbers[order], vectors[order]
+        self._centres, self._rest = [*centres], rest
         self._wide = torch.from_numpy(self._vectors).to(device()).double()
         self._squares = (self._wide * self._wide).sum(dim=1)
         held = torch.from_numpy(centres).to(device()).double()
@@ -170,20 +177,22 @@ class _Race:
             near = self._squares + (squares[part] - 2 * inner).amin(dim=1)
             self._nearest = torch.minimum(self._nearest, near)
 
-    def run(self, rest: float, most: int) -> list[tuple[int, float, Array]]:
-        """The next centres, as long as they are farther than `rest`, a bound on the squared
-        distance of rows that are no candidates: number, distance and vector."""
+    def run(self, most: int) -> list[tuple[int, float, Array]]:
+        """The next centres, as long as they are farther than the rest: number, distance and
+        vector."""
         import torch
 
         picked: list[tuple[int, float, Array]] = []
         while len(picked) < most:
-            best = float(self._nearest.max())
-            if best == -np.inf or best - self._rounding <= rest:
+            if len(picked) % _PICKS_UNTIL_PRUNED == 0:
+                self._prune()
+            best = float(self._nearest.max()) if len(self._nearest) else -np.inf
+            if best == -np.inf or best - self._rounding <= self._rest:
                 break
             close = (self._nearest >= best - self._rounding).nonzero().ravel().cpu().numpy()
-            place, square = self._farthest(close)
+            place = int(close[0]) if len(close) == 1 else self._farthest(close)
             row = self._vectors[place]
-            picked.append((int(self._numbers[place]), float(np.sqrt(square)), row))
+            picked.append((int(self._numbers[place]), max(best, 0.0) ** 0.5, row))
             self._centres.append(row)
             inner = self._wide @ self._wide[place]
             near = self._squares + self._squares[place] - 2 * inner
@@ -191,13 +200,20 @@ class _Race:
             self._nearest[place] = -torch.inf
         return picked
 
-    def _farthest(self, places: Array) -> tuple[int, float]:
+    def _prune(self) -> None:
+        """Leave out those that cannot win any more."""
+        keep = (self._nearest - self._rounding > self._rest).nonzero().ravel()
+        places = keep.cpu().numpy()
+        self._numbers, self._vectors = self._numbers[places], self._vectors[places]
+        self._wide, self._squares = self._wide[keep], self._squares[keep]
+        self._nearest = self._nearest[keep]
+
+    def _farthest(self, places: Array) -> int:
         """Of candidates that float64 products do not tell apart, the farthest, and of equals the
-        first; with its squared distance."""
+        first."""
         centres = np.array(self._centres, dtype=np.float64)
         squares = []
         for place in places:
             apart = centres - self._vectors[place].astype(np.float64)
             squares.append(float((apart * apart).sum(axis=1).min()))
-        best = int(np.argmax(squares))
-        return int(places[best]), squares[best]
+        return int(places[np.argmax(squares)])
