@@ -61,6 +61,8 @@ class Shard:
     ) -> None:
         import torch
 
+        if isinstance(vectors, np.ndarray):
+            vectors = torch.from_numpy(vectors)
         self._vectors, self._first = vectors, first
         self._products = Products(dtype or ("float16" if device() == "cuda" else "float32"))
         where = {"device": self._products.device}
@@ -87,10 +89,8 @@ class Shard:
             values = values.cpu().double()
             rows = rows[: min(count, int((values > -torch.inf).sum()))]
             rest = float(values[count]) if len(values) > count else -np.inf
-            if isinstance(self._vectors, torch.Tensor):
-                vectors: Array = self._vectors[rows].cpu().numpy()
-            else:
-                vectors = self._vectors[rows.cpu().numpy()]
+            # By torch, which gathers with all threads.
+            vectors = self._vectors[rows.to(self._vectors.device)].cpu().numpy()
             return Farthest(rows.cpu().numpy() + self._first, vectors, rest)
 
     def _measure(self, centres: Array) -> None:

@@ -14,7 +14,7 @@ from tagsieve.engines.vectors import Array, Products, Vectors, above, most_alike
 if TYPE_CHECKING:
     import torch
 
-CHUNK = 2048
+CHUNK = {"cpu": 2048, "cuda": 8192}
 """Rows compared with each other at a time: each with each of them, whatever the block's size."""
 
 
@@ -99,9 +99,10 @@ class Taken:
         taken = products.load(held)
         host: Array = held.cpu().numpy()
         with torch.inference_mode():
-            for start in range(0, len(vectors), CHUNK):
-                rows = vectors[start : start + CHUNK]
-                earlier = torch.from_numpy(before[start : start + CHUNK]).to(products.device)
+            step = CHUNK[products.device]
+            for start in range(0, len(vectors), step):
+                rows = vectors[start : start + step]
+                earlier = torch.from_numpy(before[start : start + step]).to(products.device)
                 rough = products.units(rows) @ taken.units.T
                 later = torch.arange(self.count, device=products.device)[None] >= earlier[:, None]
                 rough.masked_fill_(later, -torch.inf)
@@ -141,10 +142,11 @@ class ReprFilter:
             start = self.taken.count
             left = self.taken.passed(block, known)
             taken: list[Array] = []
-            for first in range(0, len(left), CHUNK):
+            step = CHUNK[self.taken.products.device]
+            for first in range(0, len(left), step):
                 if self.full:
                     break
-                numbers = left[first : first + CHUNK]
+                numbers = left[first : first + step]
                 rows = block[numbers]
                 passed = self.taken.passed(rows, start)
                 chosen = _first_come(len(passed), *self.taken.alike(rows[passed]))
