@@ -322,6 +322,24 @@ TABLES: dict[str, Table] = {
             partition_by=("tagger", "other"),
         ),
         _table(
+            "centroids",
+            ("clustering", "cluster"),
+            {"clustering": _STRING, "cluster": pa.int64(), "vector": pa.list_(pa.float32())},
+            partition_by=("clustering",),
+        ),
+        _table(
+            "clusters",
+            ("clustering", "sample_id"),
+            {
+                "clustering": _STRING,
+                "sample_id": _STRING,
+                "cluster": pa.int64(),
+                "distance": pa.float64(),
+                "label": _STRING,
+            },
+            partition_by=("clustering",),
+        ),
+        _table(
             "selections",
             ("selection", "pool", "sample_id"),
             {
@@ -332,6 +350,8 @@ TABLES: dict[str, Table] = {
                 "score": pa.float64(),
                 "reason": _STRING,
                 "run_id": _STRING,
+                "nearest": _STRING,
+                "similarity": pa.float64(),
             },
             partition_by=("selection",),
         ),

@@ -15,7 +15,7 @@ from tagsieve.errors import UsageError
 from tagsieve.ingest.config import IngestConfig, Input
 from tagsieve.ontology.config import AnalyzeConfig, NormalizeConfig
 from tagsieve.reporting.config import ExportConfig, ReportConfig
-from tagsieve.selection.config import SelectConfig
+from tagsieve.selection.config import ComplexityFirstConfig, SelectConfig
 from tagsieve.tagging.config import MemoryTaggerConfig, TagConfig
 
 StepName = Literal["ingest", "tag", "normalize", "analyze", "select", "export", "report"]
@@ -34,7 +34,7 @@ class Recipe(RecipeModel):
     tag: TagConfig = Field(default_factory=MemoryTaggerConfig)
     normalize: NormalizeConfig = Field(default_factory=NormalizeConfig)
     analyze: AnalyzeConfig = Field(default_factory=AnalyzeConfig)
-    select: SelectConfig = Field(default_factory=SelectConfig)
+    select: SelectConfig = Field(default_factory=ComplexityFirstConfig)
     export: ExportConfig = Field(default_factory=ExportConfig)
     report: ReportConfig = Field(default_factory=ReportConfig)
     spark: SparkConfig = Field(default_factory=SparkConfig)

@@ -1,5 +1,7 @@
 """Greedy k-center in passes against the loop that takes centre after centre."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,8 +17,8 @@ def centred(vectors, first, size, shards=1, dtype=None):
     """(rows in the order of taking, their squared distances, passes)."""
     bounds = np.linspace(0, len(vectors), shards + 1).astype(int)
     parts = [
-        Shard(vectors[start:stop], start, dtype)
-        for start, stop in zip(bounds, bounds[1:], strict=False)
+        Shard(vectors[start:stop], np.arange(start, stop), dtype)
+        for start, stop in itertools.pairwise(bounds)
         if stop > start
     ]
 

@@ -132,8 +132,8 @@ def above(
         close = (over.abs() < ROUNDING).nonzero().ravel()
         if len(close):
             pairs = np.arange(len(close))
-            hosted = (rows[close].float().cpu().numpy() for rows in (a, b))
-            exact = similarities(*hosted, pairs, pairs) > bound
+            left_host, right_host = (rows[close].float().cpu().numpy() for rows in (a, b))
+            exact = similarities(left_host, right_host, pairs, pairs) > bound
             found[start + close] = torch.from_numpy(exact).to(i.device)
     return found
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from tagsieve.selection.config import SelectConfig
 
 if TYPE_CHECKING:
-    from tagsieve.selection.step import select
+    from tagsieve.selection.step import Sources, select
 
-__all__ = ["SelectConfig", "select"]
+__all__ = ["SelectConfig", "Sources", "select"]
 
 
 def __getattr__(name: str) -> Any:

@@ -49,7 +49,7 @@ class Farthest:
 
 
 class Shard:
-    """A part of the rows, numbered from `first`.
+    """A part of the rows, with their `numbers` (int64 [n], ascending; default: from 0 on).
 
     Holds the vectors as they are given (float32 [n, d]; they may lie on disk), scaled to unit
     length in the precision of the products, and 8 bytes a row. `dtype`: of the products; default:
@@ -57,13 +57,17 @@ class Shard:
     """
 
     def __init__(
-        self, vectors: Array | torch.Tensor, first: int = 0, dtype: str | None = None
+        self,
+        vectors: Array | torch.Tensor,
+        numbers: Array | None = None,
+        dtype: str | None = None,
     ) -> None:
         import torch
 
         if isinstance(vectors, np.ndarray):
             vectors = torch.from_numpy(vectors)
-        self._vectors, self._first = vectors, first
+        self._vectors = vectors
+        self._numbers = np.arange(len(vectors)) if numbers is None else numbers
         self._products = Products(dtype or ("float16" if device() == "cuda" else "float32"))
         where = {"device": self._products.device}
         self._units = torch.empty(tuple(vectors.shape), dtype=self._products.dtype, **where)
@@ -82,8 +86,7 @@ class Shard:
 
         with torch.inference_mode():
             self._measure(centres)
-            own = np.array(taken, dtype=np.int64) - self._first
-            own = own[(own >= 0) & (own < len(self._bounds))]
+            own = np.flatnonzero(np.isin(self._numbers, np.array(taken, dtype=np.int64)))
             self._bounds[torch.from_numpy(own).to(self._bounds.device)] = -torch.inf
             values, rows = self._bounds.topk(min(count + 1, len(self._bounds)))
             values = values.cpu().double()
@@ -91,7 +94,7 @@ class Shard:
             rest = float(values[count]) if len(values) > count else -np.inf
             # By torch, which gathers with all threads.
             vectors = self._vectors[rows.to(self._vectors.device)].cpu().numpy()
-            return Farthest(rows.cpu().numpy() + self._first, vectors, rest)
+            return Farthest(self._numbers[rows.cpu().numpy()], vectors, rest)
 
     def _measure(self, centres: Array) -> None:
         """Lower the bounds on the squared distance of each row to its nearest centre."""

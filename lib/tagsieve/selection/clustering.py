@@ -1,0 +1,150 @@
+"""k-means clusterings: centroids in a table, and the cluster of each content."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from tagsieve.engines.context import Context
+from tagsieve.engines.handover import read_all
+from tagsieve.engines.vectors import Array
+from tagsieve.errors import RunError
+from tagsieve.lake import rows_table
+from tagsieve.ledger import fingerprint
+from tagsieve.selection.config import KMeansConfig, SemDedupConfig
+from tagsieve.selection.kmeans import ROWS_PER_CENTROID, equal_shares, train
+from tagsieve.selection.outcome import Parts
+from tagsieve.selection.vector_rows import Bad, VectorRows, write_vectors
+from tagsieve.selection.vector_strategies import started, unusable_rows
+from tagsieve.selection.vector_workers import Assigner
+
+ASSIGNED = pa.schema(
+    [("sample_id", pa.string()), ("cluster", pa.int64()), ("distance", pa.float64())]
+)
+
+
+def clustering_name(config: KMeansConfig | SemDedupConfig, encoder: str) -> str:
+    """The clustering's name in the tables: encoder, number of clusters, and a hash of the rest."""
+    rest = fingerprint(encoder, config.clusters, config.seed, config.iterations)[:12]
+    return f"{encoder}-k{config.clusters}-{rest}"
+
+
+def clustered(
+    context: Context, config: KMeansConfig | SemDedupConfig, encoder: str, candidates: DataFrame
+) -> tuple[DataFrame, DataFrame]:
+    """`sample_id`, `cluster`, `distance` of candidates (`pool`, `sample_id`, `vector`), and those
+    with unusable vectors (`pool`, `sample_id`, `reason`).
+
+    The centroids are trained once, on at most `ROWS_PER_CENTROID` rows each, drawn by their ids,
+    and stay in `centroids`; contents that are not in `clusters` yet go to the nearest, and are
+    added to it.
+    """
+    lake, spark = context.lake, context.engines.spark
+    name = clustering_name(config, encoder)
+    known = lake.read(spark, "clusters").where(F.col("clustering") == name)
+    new = candidates.join(known.select("sample_id"), "sample_id", "left_anti")
+    new = new.withColumn("score", F.lit(None).cast("double")).orderBy("sample_id", "pool")
+    with context.console.spark_progress(spark, "select: vectors to assign"):
+        rows = write_vectors(context, new, "unassigned")
+    bad: list[Bad] = []
+    if rows.count:
+        centroids = _centroids(context, config, name, rows, candidates)
+        bad = _assign(context, config, name, rows, centroids)
+    return (
+        lake.read(spark, "clusters").where(F.col("clustering") == name),
+        unusable_rows(context, rows, bad),
+    )
+
+
+def _centroids(
+    context: Context,
+    config: KMeansConfig | SemDedupConfig,
+    name: str,
+    rows: VectorRows,
+    candidates: DataFrame,
+) -> Array:
+    """The stored centroids, else new ones: float32 [k, d]."""
+    stored = context.lake.arrow("centroids", filters=[("clustering", "=", name)])
+    if not stored.num_rows:
+        made = _trained(context, config, rows, candidates)
+        listed = enumerate(made.tolist())
+        stored = rows_table(
+            "centroids",
+            [{"clustering": name, "cluster": n, "vector": vector} for n, vector in listed],
+        )
+        context.lake.append_once("centroids", stored, f"train {name}", 1)
+    vectors = stored.sort_by("cluster")["vector"].combine_chunks()
+    flat = vectors.flatten().to_numpy(zero_copy_only=False)
+    return np.ascontiguousarray(flat.reshape(stored.num_rows, -1), dtype=np.float32)
+
+
+def _trained(
+    context: Context,
+    config: KMeansConfig | SemDedupConfig,
+    rows: VectorRows,
+    candidates: DataFrame,
+) -> Array:
+    most = ROWS_PER_CENTROID * config.clusters
+    drawn = F.xxhash64(F.lit(config.seed), "sample_id")
+    vectors = candidates.where(F.size("vector") == rows.width).dropDuplicates(["sample_id"])
+    vectors = vectors.select("sample_id", "vector").orderBy(drawn, "sample_id").limit(most)
+    table = read_all(context, "training", vectors).sort_by("sample_id")
+    flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    matrix = np.ascontiguousarray(flat.reshape(table.num_rows, -1), dtype=np.float32)
+    matrix = matrix[np.isfinite(matrix).all(axis=1)]
+    if len(matrix) < config.clusters:
+        raise RunError(
+            f"select.clusters={config.clusters}: only {len(matrix):,} candidates have vectors; "
+            "set it lower"
+        )
+    context.console.status(f"select: k-means, {config.clusters:,} of {len(matrix):,} vectors")
+    return train(matrix, config.clusters, config.seed, config.iterations)
+
+
+def _assign(
+    context: Context,
+    config: KMeansConfig | SemDedupConfig,
+    name: str,
+    rows: VectorRows,
+    centroids: Array,
+) -> list[Bad]:
+    """Add the nearest centroids of rows to `clusters`; gives the unusable rows."""
+    parts = Parts(context, "assigned", ASSIGNED)
+    bad: list[Bad] = []
+    progress = context.console.progress("select: nearest centroids", rows.count, "rows")
+    with started(context, Assigner, [(rows, centroids)] * config.workers) as workers:
+        calls = workers.in_order(rows.groups, lambda actor, group: actor.assign.remote(group))
+        for group, (table, unusable) in calls:
+            parts.add(table)
+            bad.append(unusable)
+            progress.advance(group.rows)
+    assigned = parts.frame().dropDuplicates(["sample_id"])
+    assigned = assigned.withColumns({"clustering": F.lit(name), "label": F.lit(None)})
+    context.lake.insert_new(assigned, "clusters")
+    return bad
+
+
+def equal_share(config: KMeansConfig, candidates: DataFrame, clusters: DataFrame) -> DataFrame:
+    """As many candidates (`pool`, `sample_id`) at random from each cluster: `pool`, `sample_id`,
+    `rank`, `reason`, `score` (the distance to the centroid).
+
+    They are ranked in turns, one of each cluster, so that a smaller selection is balanced, too.
+    """
+    placed = candidates.select("pool", "sample_id").join(clusters, "sample_id")
+    counts = placed.groupBy("cluster").count().orderBy("cluster").collect()
+    shares = equal_shares(np.array([row["count"] for row in counts], dtype=np.int64), config.size)
+    quotas = [(row["cluster"], int(share)) for row, share in zip(counts, shares, strict=True)]
+    quota = placed.sparkSession.createDataFrame(quotas, "cluster long, quota long")
+    drawn = F.xxhash64(F.lit(config.seed), "sample_id", "pool")
+    turn = F.row_number().over(Window.partitionBy("cluster").orderBy(drawn, "sample_id", "pool"))
+    taken = placed.withColumn("turn", turn).join(F.broadcast(quota), "cluster")
+    taken = taken.where(F.col("turn") <= F.col("quota")).orderBy("turn", "cluster")
+    return taken.limit(config.size).select(
+        "pool",
+        "sample_id",
+        F.monotonically_increasing_id().alias("rank"),
+        F.col("distance").alias("score"),
+        F.concat(F.lit("cluster "), F.col("cluster")).alias("reason"),
+    )
