@@ -27,6 +27,7 @@ _STEP_HELP = {
     "tag": "Give every distinct query its tags.",
     "normalize": "Turn raw tags into an ontology version.",
     "analyze": "Diversity, complexity and recall of the pools.",
+    "embed": "Give every conversation its vector.",
     "select": "Choose a training set.",
     "export": "Write the selection as training files.",
     "report": "Write the HTML report.",
@@ -113,7 +114,9 @@ def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | Non
         from tagsieve.runner import run_steps, show_outcome
 
         console = Console()
-        by_ray = {"tag", "normalize"} if "semantic" in loaded.normalize.steps else {"tag"}
+        by_ray = {"tag", "embed"}
+        if "semantic" in loaded.normalize.steps:
+            by_ray.add("normalize")
         with _engines(ctx, loaded, not by_ray.isdisjoint(chosen)) as engines:
             run_steps(loaded, chosen, console, engines, limit)
         if steps is None:

@@ -340,6 +340,19 @@ TABLES: dict[str, Table] = {
             partition_by=("clustering",),
         ),
         _table(
+            "embeddings",
+            ("sample_id", "encoder"),
+            {
+                "sample_id": _STRING,
+                "encoder": _STRING,
+                "vector": pa.list_(pa.float32()),
+                "tokens": pa.int64(),
+                "truncated": pa.bool_(),
+                "run_id": _STRING,
+            },
+            partition_by=("encoder",),
+        ),
+        _table(
             "selections",
             ("selection", "pool", "sample_id"),
             {

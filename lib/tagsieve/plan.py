@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tagsieve.console import Console, duration
+from tagsieve.embedding.cost import embed_cost
 from tagsieve.ingest.config import Input
 from tagsieve.ingest.files import SourceFile, find_files
 from tagsieve.lake import Lake
@@ -51,6 +52,7 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
     new = max(reads - (earlier["ingest"]["input"] if "ingest" in earlier else 0), 0)
     rows = samples + new if "ingest" in steps else samples
     cost = tag_cost(lake, recipe.tag, new) if "tag" in steps else None
+    vectors = embed_cost(lake, recipe.embed, rows) if "embed" in steps else None
     formats = ", ".join(recipe.export.formats)
     work: dict[StepName, tuple[int, str, str]] = {
         "ingest": (reads, "rows", f"{samples:,} samples in the lake; about {new:,} rows are new"),
@@ -61,6 +63,7 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
             f"{', '.join(recipe.normalize.steps)}; min_count {recipe.normalize.min_count}",
         ),
         "analyze": (rows, "samples", "diversity, complexity, recall"),
+        "embed": (vectors.samples, "samples", vectors.told) if vectors else (0, "samples", ""),
         "select": (rows, "samples", f"{recipe.select.strategy}, {recipe.select.size:,} rows"),
         "export": (recipe.select.size, "rows", f"{formats} in {recipe.export.path}"),
         "report": (1, "file", recipe.report.path or f"{recipe.export.path}/report.html"),
@@ -68,6 +71,9 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
     planned = []
     for step in steps:
         count, unit, what = work[step]
+        if step == "embed" and vectors:
+            planned.append(PlannedStep(step, count, unit, what, vectors.seconds))
+            continue
         rate = TYPICAL_RATES[step]
         # normalize is planned by queries, while its ledger counts tags.
         counted = earlier.get("tag" if step == "normalize" else step)

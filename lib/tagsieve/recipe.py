@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from tagsieve.config import RecipeModel, apply_overrides, validate
+from tagsieve.embedding.config import EmbedConfig, SentenceEmbedConfig
 from tagsieve.engines.config import RayConfig, SparkConfig
 from tagsieve.errors import UsageError
 from tagsieve.ingest.config import IngestConfig, Input
@@ -18,8 +19,11 @@ from tagsieve.reporting.config import ExportConfig, ReportConfig
 from tagsieve.selection.config import ComplexityFirstConfig, SelectConfig
 from tagsieve.tagging.config import MemoryTaggerConfig, TagConfig
 
-StepName = Literal["ingest", "tag", "normalize", "analyze", "select", "export", "report"]
+StepName = Literal["ingest", "tag", "normalize", "analyze", "embed", "select", "export", "report"]
 STEPS: tuple[StepName, ...] = (
+    "ingest", "tag", "normalize", "analyze", "embed", "select", "export", "report",
+)  # fmt: skip
+DEFAULT_STEPS: tuple[StepName, ...] = (
     "ingest", "tag", "normalize", "analyze", "select", "export", "report",
 )  # fmt: skip
 
@@ -29,11 +33,14 @@ class Recipe(RecipeModel):
 
     lake: str = Field(description="Folder or URI of all tables.")
     inputs: tuple[Input, ...] = Field((), description="What ingest reads.")
-    steps: tuple[StepName, ...] = Field(STEPS, min_length=1, description="Steps of `tagsieve run`.")
+    steps: tuple[StepName, ...] = Field(
+        DEFAULT_STEPS, min_length=1, description="Steps of `tagsieve run`."
+    )
     ingest: IngestConfig = Field(default_factory=IngestConfig)
     tag: TagConfig = Field(default_factory=MemoryTaggerConfig)
     normalize: NormalizeConfig = Field(default_factory=NormalizeConfig)
     analyze: AnalyzeConfig = Field(default_factory=AnalyzeConfig)
+    embed: EmbedConfig = Field(default_factory=SentenceEmbedConfig)
     select: SelectConfig = Field(default_factory=ComplexityFirstConfig)
     export: ExportConfig = Field(default_factory=ExportConfig)
     report: ReportConfig = Field(default_factory=ReportConfig)

@@ -42,6 +42,12 @@ def _analyze(context: Context, recipe: Recipe) -> None:
     analyze(context, _version(context, recipe), recipe.analyze)
 
 
+def _embed(context: Context, recipe: Recipe) -> None:
+    from tagsieve.embedding import embed
+
+    embed(context, recipe.embed)
+
+
 def _select(context: Context, recipe: Recipe) -> None:
     from tagsieve.selection import select
 
@@ -76,6 +82,7 @@ STEP_FUNCTIONS: dict[StepName, StepFunction] = {
     "tag": _tag,
     "normalize": _normalize,
     "analyze": _analyze,
+    "embed": _embed,
     "select": _select,
     "export": _export,
     "report": _report,
@@ -85,9 +92,10 @@ STEP_FUNCTIONS: dict[StepName, StepFunction] = {
 def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
     """Refuse what can be seen to fail before anything is written and an engine starts.
 
-    Raises UsageError for inputs and banks that are not there and for a missing extra, RunError
-    for a place that cannot be written.
+    Raises UsageError for inputs, banks and models that are not there and for a missing extra,
+    RunError for a place that cannot be written.
     """
+    from tagsieve.embedding import encoder_fingerprint
     from tagsieve.ingest.containers import need_datasets
     from tagsieve.tagging import check_tagger, tagger_fingerprint
 
@@ -100,6 +108,8 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
     if "tag" in steps:
         tagger_fingerprint(recipe.tag)
         check_tagger(recipe.tag, recipe.ray)
+    if "embed" in steps:
+        encoder_fingerprint(recipe.embed)
     _check_writable("lake", recipe.lake)
     if "export" in steps:
         _check_writable("export.path", recipe.export.path)

@@ -69,6 +69,20 @@ class ActorSpec:
         """Most rows at all actors at once."""
         return self.replicas * self.in_flight * self.chunk_rows
 
+    def rows_per_commit(self, commit_rows: int | None) -> int | None:
+        """At how many waiting rows a commit is due, so that with those at the actors they are never
+        more than `commit_rows` for each replica."""
+        return None if commit_rows is None else max(1, commit_rows * self.replicas - self.rows_out)
+
+
+def chunks_of(commit_rows: int | None, rows: int, in_flight: int) -> tuple[int, int]:
+    """Rows of a chunk, and chunks at an actor: together at most `in_flight` rows and half of
+    `commit_rows`."""
+    if commit_rows is not None:
+        in_flight = min(in_flight, max(1, commit_rows // 2))
+    rows = min(rows, max(1, in_flight // 2))
+    return rows, max(1, in_flight // rows)
+
 
 @dataclass
 class _Unit:
@@ -257,7 +271,7 @@ class ActorPool:
         elif not self._slots:
             raise RunError(
                 f"{self._spec.label}: the engine died {deaths} times in a row "
-                f"(tag.restarts={self._spec.restarts}), last of: {_message(error)}"
+                f"({self._spec.label}.restarts={self._spec.restarts}), last of: {_message(error)}"
             ) from error
 
 

@@ -32,3 +32,20 @@ class RayConfig(RecipeModel):
     )
     cpus: int | None = Field(None, ge=1, description="Cores of the embedded Ray; default: all.")
     object_store_gb: float = Field(0.5, gt=0.08, description="Shared memory of the embedded Ray.")
+
+
+class CommitConfig(RecipeModel):
+    """When a model's rows are committed, and how often an engine may die."""
+
+    commit_seconds: float = Field(
+        60.0, gt=0, description="Longest time between commits: the most work a killed run repeats."
+    )
+    commit_rows: int | None = Field(
+        None,
+        ge=4,
+        description="Most rows of a replica that are under way and not committed: what a killed "
+        "run does again. Default: by time and size alone.",
+    )
+    restarts: int = Field(
+        3, ge=0, description="An engine that dies is started again so often in a row."
+    )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 Dtype = Literal["bfloat16", "float32"]
+Pooling = Literal["mean", "first_token", "last_token"]
 Array = np.ndarray[Any, np.dtype[Any]]
 
 BUCKETS = (16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -25,7 +26,18 @@ middle (its first and last words say most of what is asked)."""
 TILE_TOKENS = 1536
 """Tokens of one forward pass: a tile of a bucket of length L always has TILE_TOKENS // L rows."""
 
+GPU_TILE_TOKENS = 32_768
+
 _EDGE = 8
+
+
+def fine_buckets(longest: int) -> tuple[int, ...]:
+    """Padded lengths up to `longest`, some eight to each doubling: little padding for texts that
+    come sorted by length."""
+    lengths = [4]
+    while lengths[-1] < longest:
+        lengths.append(lengths[-1] + max(4, 2 ** (lengths[-1].bit_length() - 4)))
+    return (*lengths[:-1], longest) if longest > 4 else (longest,)
 
 
 def packaged_minilm() -> str:
@@ -74,9 +86,20 @@ class SentenceEncoder:
     Texts run in tiles of fixed shapes (length buckets x a fixed number of rows, filled up with
     empty rows), which makes a text's vector the same bits whatever texts share its batch; only
     dtype, threads and the library's kernels matter.
+
+    `buckets`: padded lengths, the last one the longest text. `device`: "cpu" or "cuda", where
+    tiles are larger. `pooling`: of `encode_tokens` and `encode`.
     """
 
-    def __init__(self, path: str, dtype: Dtype, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        dtype: Dtype,
+        threads: int | None = None,
+        buckets: Sequence[int] = BUCKETS,
+        device: str = "cpu",
+        pooling: Pooling = "mean",
+    ) -> None:
         import torch
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
@@ -85,10 +108,15 @@ class SentenceEncoder:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         if threads:
             torch.set_num_threads(threads)
-        self._tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-        self._model = AutoModel.from_pretrained(
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        self._model: Any = AutoModel.from_pretrained(
             path, dtype=getattr(torch, dtype), local_files_only=True
-        ).eval()
+        )
+        self._model.eval().to(device)
+        self._device, self._pool = device, _POOLINGS[pooling]
+        self._buckets = np.array(buckets)
+        self._tile_tokens = TILE_TOKENS if device == "cpu" else GPU_TILE_TOKENS
+        self.max_tokens: int = buckets[-1]
         self.digest = model_digest(path)
         self.torch_dtype = getattr(torch, dtype)
         self.dimension: int = self._model.config.hidden_size
@@ -96,28 +124,33 @@ class SentenceEncoder:
     @property
     def vocabulary(self) -> list[str]:
         """The tokenizer's tokens by id."""
-        return list(self._tokenizer.convert_ids_to_tokens(range(len(self._tokenizer))))
+        return list(self.tokenizer.convert_ids_to_tokens(range(len(self.tokenizer))))
 
     def tokens(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text with the special tokens, its middle left out if too long."""
         # Characters that cannot reach the kept tokens are not worth tokenising.
-        longest = 40 * BUCKETS[-1]
+        longest = 40 * self.max_tokens
         texts = [
             t if len(t) <= longest else t[: longest // 2] + " " + t[-longest // 2 :] for t in texts
         ]
-        found: list[list[int]] = self._tokenizer(
+        found: list[list[int]] = self.tokenizer(
             texts,
             truncation=False,
             return_attention_mask=False,
             return_token_type_ids=False,
             verbose=False,
         )["input_ids"]
-        half = BUCKETS[-1] // 2
-        return [t if len(t) <= BUCKETS[-1] else t[:half] + t[-half:] for t in found]
+        half = self.max_tokens // 2
+        return [t if len(t) <= self.max_tokens else t[:half] + t[-half:] for t in found]
 
     def encode(self, texts: Sequence[str]) -> Array:
         """Unit vectors of `texts`: float32, [len(texts), dimension]."""
         return self._run(self.tokens(texts), poolings=False)[0]
+
+    def encode_tokens(self, tokens: list[list[int]]) -> Array:
+        """Unit vectors of texts given by their token ids, none longer than `max_tokens`: float32
+        [len(tokens), dimension]."""
+        return self._run(tokens, poolings=False)[0]
 
     def encode_whole(self, texts: Sequence[str]) -> Encoded:
         """Vectors, poolings and tokens of `texts`, from the same forward pass as `encode`."""
@@ -129,31 +162,33 @@ class SentenceEncoder:
         import torch
 
         lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)
-        bucket_of = np.searchsorted(BUCKETS, lengths)
+        bucket_of = np.searchsorted(self._buckets, lengths)
         vectors = np.empty((len(tokens), self.dimension), dtype=np.float32)
         pooled = np.empty((len(tokens), 0), dtype=np.float32)
         with torch.inference_mode():
             for bucket in np.unique(bucket_of):
                 rows = np.flatnonzero(bucket_of == bucket)
-                size = TILE_TOKENS // BUCKETS[bucket]
+                length = int(self._buckets[bucket])
+                size = max(1, self._tile_tokens // length)
                 for start in range(0, len(rows), size):
                     tile = rows[start : start + size]
-                    ids = np.zeros((size, BUCKETS[bucket]), dtype=np.int64)
-                    mask = np.zeros((size, BUCKETS[bucket]), dtype=np.int64)
+                    ids = np.zeros((size, length), dtype=np.int64)
+                    mask = np.zeros((size, length), dtype=np.int64)
                     mask[:, 0] = 1  # an empty row still attends to something: no NaN
                     for line, row in enumerate(tile):
                         ids[line, : lengths[row]] = tokens[row]
                         mask[line, : lengths[row]] = 1
+                    attended = torch.from_numpy(mask).to(self._device)
                     output = self._model(
-                        input_ids=torch.from_numpy(ids),
-                        attention_mask=torch.from_numpy(mask),
+                        input_ids=torch.from_numpy(ids).to(self._device),
+                        attention_mask=attended,
                         output_hidden_states=poolings,
                     )
-                    weights = torch.from_numpy(mask).float()
-                    last = _mean(output.last_hidden_state.float(), weights)
-                    vectors[tile] = _unit(last).numpy()[: len(tile)]
+                    weights = attended.float()
+                    last = self._pool(output.last_hidden_state.float(), weights)
+                    vectors[tile] = _unit(last).cpu().numpy()[: len(tile)]
                     if poolings:
-                        wide = _poolings(output.hidden_states, weights).numpy()
+                        wide = _poolings(output.hidden_states, weights).cpu().numpy()
                         if not pooled.shape[1]:
                             pooled = np.empty((len(tokens), wide.shape[1]), dtype=np.float32)
                         pooled[tile] = wide[: len(tile)]
@@ -169,16 +204,33 @@ def _poolings(states: Sequence[torch.Tensor], mask: torch.Tensor) -> torch.Tenso
     length = mask.sum(1, keepdim=True)
     first = mask * (place > 1) * (place <= 1 + _EDGE)
     end = mask * (place > length - 1 - 2 * _EDGE) * (place < length)
-    parts = [_mean(state.float(), mask) for state in states[2:-1:2]]
-    parts += [_mean(last, weights) for weights in (mask, first, end)]
+    parts = [mean_state(state.float(), mask) for state in states[2:-1:2]]
+    parts += [mean_state(last, weights) for weights in (mask, first, end)]
     return torch.cat([_unit(part) for part in parts], dim=1)
 
 
-def _mean(hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def mean_state(hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted means of states [n, L, d] by weights [n, L], both float32: [n, d]."""
     import torch
 
     total = torch.bmm(weights.unsqueeze(1), hidden).squeeze(1)
     return total / weights.sum(1, keepdim=True).clamp(min=1)
+
+
+def first_state(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:  # noqa: ARG001
+    """States [n, L, d] of the first tokens: [n, d]."""
+    return hidden[:, 0]
+
+
+def last_state(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """States [n, L, d] of the last tokens of texts padded on the right, by mask [n, L]: [n, d]."""
+    import torch
+
+    places = mask.sum(1).long().clamp(min=1) - 1
+    return hidden[torch.arange(len(hidden), device=hidden.device), places]
+
+
+_POOLINGS = {"mean": mean_state, "first_token": first_state, "last_token": last_state}
 
 
 def _unit(vectors: torch.Tensor) -> torch.Tensor:

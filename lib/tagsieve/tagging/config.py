@@ -7,24 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from tagsieve.config import RecipeModel
+from tagsieve.engines.config import CommitConfig
 from tagsieve.engines.llm.config import HttpConfig, VllmConfig
-
-
-class CommitConfig(RecipeModel):
-    """When answers are committed, and how often an engine may die."""
-
-    commit_seconds: float = Field(
-        60.0, gt=0, description="Longest time between commits: the most work a killed run repeats."
-    )
-    commit_rows: int | None = Field(
-        None,
-        ge=4,
-        description="Most queries of a replica that are asked and not committed: what a killed run "
-        "asks again. Default: by time and size alone.",
-    )
-    restarts: int = Field(
-        3, ge=0, description="An engine that dies is started again so often in a row."
-    )
 
 
 class MemoryTaggerConfig(CommitConfig):

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-from tagsieve.engines.actors import ActorSpec
+from tagsieve.engines.actors import ActorSpec, chunks_of
 from tagsieve.engines.config import RayConfig
 from tagsieve.engines.llm.http import api_key
 from tagsieve.engines.llm.vllm import NO_VLLM
@@ -80,7 +80,7 @@ def actors_of(
     }
     if isinstance(config, MemoryTaggerConfig):
         threads = config.cpus_per_replica or share_of_cores(ray_config, config.replicas)
-        chunk, chunks = _chunks(config, MEMORY_CHUNK_ROWS, 2 * MEMORY_CHUNK_ROWS)
+        chunk, chunks = chunks_of(config.commit_rows, MEMORY_CHUNK_ROWS, 2 * MEMORY_CHUNK_ROWS)
         return ActorSpec(
             MemoryTagger,
             shared | {"threads": threads},
@@ -92,11 +92,11 @@ def actors_of(
         )
     if isinstance(config, HttpTaggerConfig):
         # Twice what is asked at once: a chunk ends with its slowest answer.
-        chunk, chunks = _chunks(config, LLM_CHUNK_ROWS, 2 * config.concurrency)
+        chunk, chunks = chunks_of(config.commit_rows, LLM_CHUNK_ROWS, 2 * config.concurrency)
         return ActorSpec(
             LlmTagger, shared, chunk_rows=chunk, in_flight=chunks, concurrent=chunks, **common
         )
-    chunk, chunks = _chunks(config, LLM_CHUNK_ROWS, config.in_flight)
+    chunk, chunks = chunks_of(config.commit_rows, LLM_CHUNK_ROWS, config.in_flight)
     gpus = gpus_of(config)
     return ActorSpec(
         LlmTagger,
@@ -110,22 +110,6 @@ def actors_of(
         concurrent=chunks,
         **common,
     )
-
-
-def rows_per_commit(config: SingleTaggerConfig, actors: ActorSpec) -> int | None:
-    """At how many waiting answers a commit is due, so that with those at the actors they are never
-    more than `commit_rows` for each replica."""
-    if config.commit_rows is None:
-        return None
-    return max(1, config.commit_rows * actors.replicas - actors.rows_out)
-
-
-def _chunks(config: SingleTaggerConfig, rows: int, in_flight: int) -> tuple[int, int]:
-    """Rows of a chunk, and chunks at an actor: together at most half of `commit_rows`."""
-    if config.commit_rows is not None:
-        in_flight = min(in_flight, max(1, config.commit_rows // 2))
-    rows = min(rows, max(1, in_flight // 2))
-    return rows, max(1, in_flight // rows)
 
 
 def gpus_of(config: VllmTaggerConfig) -> int:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from tagsieve.engines.actors import NOT_ASKED, ActorPool
 from tagsieve.engines.context import Context
-from tagsieve.engines.handover import read_chunks, write_rows
-from tagsieve.engines.microbatch import Writer, commit_batches
+from tagsieve.engines.microbatch import Writer
+from tagsieve.engines.pending import do_pending
 from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun
 from tagsieve.tagging.config import SingleTaggerConfig
 from tagsieve.tagging.rows import quarantine_key
-from tagsieve.tagging.taggers import actors_of, rows_per_commit
+from tagsieve.tagging.taggers import actors_of
 
 OVER_BUDGET = "over_budget"
 """Queries left for a later run because the budget is spent: counted as rejected, stored nowhere."""
@@ -117,40 +118,28 @@ def tag_pending(
     Counts in `run` what was kept, quarantined or left for the budget, and what the engine counted.
     `meanwhile` is called with the number of queries while the models load.
     """
-    lake, console = context.lake, context.console
-    folder = lake.work_uri(run.run_id, f"queries-{tagger}")
     if limit is not None:
         pending = pending.orderBy("query_id").limit(limit)
     context.engines.ray()
-    actors = actors_of(config, tagger, run.run_id, context.engines.ray_config)
-    commit_rows = rows_per_commit(config, actors)
-    pool = ActorPool(actors)
     abstained, before = 0, run.kept + run.quarantined.total()
+
+    def count_abstained(rows: pa.Table) -> None:
+        nonlocal abstained
+        abstained += pc.sum(pc.equal(pc.list_value_length(rows["tags"]), 0)).as_py() or 0
+
     try:
-        # The models load while Spark looks for the work.
-        pool.start()
-        with console.spark_progress(context.engines.spark, "tag"):
-            count = write_rows(lake, pending.select("query_id", "text"), folder)
-            if meanwhile:
-                meanwhile(count)
-        if not count:  # nobody waits for the models then
-            return 0
-        progress = console.progress("tag", count, "queries")
-        results = pool.map(read_chunks(folder, actors.chunk_rows), progress.show)
-        for rows in commit_batches(
-            writer, results, run, progress, config.commit_seconds, commit_rows
-        ):
-            abstained += pc.sum(pc.equal(pc.list_value_length(rows["tags"]), 0)).as_py() or 0
+        count, whole = do_pending(
+            replace(context, run=run),
+            actors_of(config, tagger, run.run_id, context.engines.ray_config),
+            config,
+            writer,
+            pending.select("query_id", "text"),
+            "queries",
+            meanwhile or (lambda count: None),  # noqa: ARG005
+            count_abstained,
+        )
     finally:
-        pool.stop()
-        counted = {name: value for name, value in pool.counted.items() if name != NOT_ASKED}
-        run.metrics |= {
-            "model_calls": 0.0,
-            **counted,
-            "abstained": float(abstained),
-            "engine_start_seconds": pool.start_seconds,
-            "engine_restarts": float(pool.restarts),
-        }
-    if pool.counted.get(NOT_ASKED):
+        run.metrics["abstained"] = float(abstained)
+    if not whole:
         run.rejected[OVER_BUDGET] = count - (run.kept + run.quarantined.total() - before)
     return count

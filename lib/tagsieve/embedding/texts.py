@@ -1,0 +1,68 @@
+"""Turns as one text, and texts as tokens that fit a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tagsieve.embedding.config import Template
+
+Turns = Sequence[Mapping[str, str]]
+
+VICUNA_SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the user's questions."
+)
+"""FastChat's conversation template vicuna_v1.1 (lm-sys/FastChat, fastchat/conversation.py)."""
+
+
+def as_text(turns: Turns, template: Template, tokenizer: Any) -> str:
+    """One text of some turns; empty where they say nothing.
+
+    Raises jinja2's TemplateError when the model's chat template refuses the turns.
+    """
+    if not any(turn["content"].strip() for turn in turns):
+        return ""
+    if template == "vicuna":
+        return vicuna(turns)
+    if template == "chat":
+        messages = [dict(turn) for turn in turns]
+        return str(tokenizer.apply_chat_template(messages, tokenize=False))
+    return "\n".join(turn["content"] for turn in turns)
+
+
+def vicuna(turns: Turns) -> str:
+    """A conversation as Vicuna v1.1 was trained on it: a space after what a person says, `</s>`
+    and nothing else after what the assistant says. A system turn takes the place of the usual
+    system sentence."""
+    system = "\n".join(turn["content"] for turn in turns if turn["role"] == "system")
+    parts = [f"{system or VICUNA_SYSTEM} "]
+    for turn in turns:
+        if turn["role"] != "system":
+            end = "</s>" if turn["role"] == "assistant" else " "
+            parts.append(f"{turn['role'].upper()}: {turn['content']}{end}")
+    return "".join(parts)
+
+
+def fitted(
+    tokenizer: Any, texts: Sequence[str], longest: int, special: bool
+) -> tuple[list[list[int]], list[int]]:
+    """Token ids of texts (at least one), of which at most the first `longest` are kept, and how
+    many there were.
+
+    `special`: with the tokenizer's special tokens; those at the end stay when a text is cut.
+    """
+    asked: dict[str, Any] = {
+        "add_special_tokens": special,
+        "return_attention_mask": False,
+        "return_token_type_ids": False,
+        "verbose": False,
+    }
+    tokens: list[list[int]] = tokenizer(list(texts), truncation=False, **asked)["input_ids"]
+    counts = [len(ids) for ids in tokens]
+    tokenizer.truncation_side = "right"
+    for place, count in enumerate(counts):
+        if count > longest:
+            cut = tokenizer(texts[place], truncation=True, max_length=longest, **asked)
+            tokens[place] = cut["input_ids"]
+    return tokens, counts

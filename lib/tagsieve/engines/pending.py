@@ -1,0 +1,64 @@
+"""Rows that a model has yet to do: found by Spark, done by Ray actors, committed by the driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from tagsieve.engines.actors import NOT_ASKED, ActorPool, ActorSpec
+from tagsieve.engines.config import CommitConfig
+from tagsieve.engines.context import Context
+from tagsieve.engines.handover import read_chunks, write_rows
+from tagsieve.engines.microbatch import Writer, commit_batches
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+
+def do_pending(
+    context: Context,
+    spec: ActorSpec,
+    commits: CommitConfig,
+    writer: Writer,
+    pending: DataFrame,
+    unit: str,
+    found: Callable[[int], None] = lambda count: None,  # noqa: ARG005
+    committed: Callable[[pa.Table], None] = lambda rows: None,  # noqa: ARG005
+) -> tuple[int, bool]:
+    """Have the rows of `pending` done by actors, and commit what they give; gives how many rows
+    there were, and whether all of them were done (not where a budget was spent).
+
+    `found` is told their number while the models load; `committed` gets the rows of each commit.
+    Counts in the step's run what was kept and quarantined, what the actors counted and how they
+    started. `unit`: what the rows are, in the plural.
+    """
+    run, lake, console = context.run, context.lake, context.console
+    folder = lake.work_uri(run.run_id, writer.owner.replace(" ", "-"))
+    pool = ActorPool(spec)
+    try:
+        # The models load while Spark looks for the work.
+        pool.start()
+        with console.spark_progress(context.engines.spark, spec.label):
+            count = write_rows(lake, pending, folder)
+            found(count)
+        if not count:  # nobody waits for the models then
+            return 0, True
+        progress = console.progress(spec.label, count, unit)
+        results = pool.map(read_chunks(folder, spec.chunk_rows), progress.show)
+        commit_rows = spec.rows_per_commit(commits.commit_rows)
+        for rows in commit_batches(
+            writer, results, run, progress, commits.commit_seconds, commit_rows
+        ):
+            committed(rows)
+    finally:
+        pool.stop()
+        counted = {name: value for name, value in pool.counted.items() if name != NOT_ASKED}
+        run.metrics |= {
+            "model_calls": 0.0,
+            **counted,
+            "engine_start_seconds": pool.start_seconds,
+            "engine_restarts": float(pool.restarts),
+        }
+    return count, not pool.counted.get(NOT_ASKED)
