@@ -27,6 +27,7 @@ _STEP_HELP = {
     "tag": "Give every distinct query its tags.",
     "normalize": "Turn raw tags into an ontology version.",
     "analyze": "Diversity, complexity and recall of the pools.",
+    "score": "Score every turn: DEITA, IFD, perplexity, lengths and others.",
     "select": "Choose a training set.",
     "export": "Write the selection as training files.",
     "report": "Write the HTML report.",
@@ -114,6 +115,7 @@ def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | Non
 
         console = Console()
         by_ray = {"tag", "normalize"} if "semantic" in loaded.normalize.steps else {"tag"}
+        by_ray |= {"score"} if loaded.score.by_model else set()
         with _engines(ctx, loaded, not by_ray.isdisjoint(chosen)) as engines:
             run_steps(loaded, chosen, console, engines, limit)
         if steps is None:

@@ -15,13 +15,18 @@ from tagsieve.errors import UsageError
 from tagsieve.ingest.config import IngestConfig, Input
 from tagsieve.ontology.config import AnalyzeConfig, NormalizeConfig
 from tagsieve.reporting.config import ExportConfig, ReportConfig
+from tagsieve.scoring.config import ScoreConfig
 from tagsieve.selection.config import SelectConfig
 from tagsieve.tagging.config import MemoryTaggerConfig, TagConfig
 
-StepName = Literal["ingest", "tag", "normalize", "analyze", "select", "export", "report"]
+StepName = Literal["ingest", "tag", "normalize", "analyze", "score", "select", "export", "report"]
 STEPS: tuple[StepName, ...] = (
+    "ingest", "tag", "normalize", "analyze", "score", "select", "export", "report",
+)  # fmt: skip
+DEFAULT_STEPS: tuple[StepName, ...] = (
     "ingest", "tag", "normalize", "analyze", "select", "export", "report",
 )  # fmt: skip
+"""What a recipe runs that does not say: all but the steps that only some selections need."""
 
 
 class Recipe(RecipeModel):
@@ -29,11 +34,14 @@ class Recipe(RecipeModel):
 
     lake: str = Field(description="Folder or URI of all tables.")
     inputs: tuple[Input, ...] = Field((), description="What ingest reads.")
-    steps: tuple[StepName, ...] = Field(STEPS, min_length=1, description="Steps of `tagsieve run`.")
+    steps: tuple[StepName, ...] = Field(
+        DEFAULT_STEPS, min_length=1, description="Steps of `tagsieve run`."
+    )
     ingest: IngestConfig = Field(default_factory=IngestConfig)
     tag: TagConfig = Field(default_factory=MemoryTaggerConfig)
     normalize: NormalizeConfig = Field(default_factory=NormalizeConfig)
     analyze: AnalyzeConfig = Field(default_factory=AnalyzeConfig)
+    score: ScoreConfig = Field(default_factory=ScoreConfig)
     select: SelectConfig = Field(default_factory=SelectConfig)
     export: ExportConfig = Field(default_factory=ExportConfig)
     report: ReportConfig = Field(default_factory=ReportConfig)

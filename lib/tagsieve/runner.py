@@ -42,6 +42,13 @@ def _analyze(context: Context, recipe: Recipe) -> None:
     analyze(context, _version(context, recipe), recipe.analyze)
 
 
+def _score(context: Context, recipe: Recipe) -> None:
+    from tagsieve.scoring import score
+
+    counts_tags = any(scorer.kind == "tags" for scorer in recipe.score.scorers)
+    score(context, recipe.score, _version(context, recipe) if counts_tags else None)
+
+
 def _select(context: Context, recipe: Recipe) -> None:
     from tagsieve.selection import select
 
@@ -76,6 +83,7 @@ STEP_FUNCTIONS: dict[StepName, StepFunction] = {
     "tag": _tag,
     "normalize": _normalize,
     "analyze": _analyze,
+    "score": _score,
     "select": _select,
     "export": _export,
     "report": _report,
@@ -100,6 +108,10 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
     if "tag" in steps:
         tagger_fingerprint(recipe.tag)
         check_tagger(recipe.tag, recipe.ray)
+    if "score" in steps:
+        from tagsieve.scoring import check_scorers
+
+        check_scorers(recipe.score, recipe.ray)
     _check_writable("lake", recipe.lake)
     if "export" in steps:
         _check_writable("export.path", recipe.export.path)

@@ -257,7 +257,7 @@ class ActorPool:
         elif not self._slots:
             raise RunError(
                 f"{self._spec.label}: the engine died {deaths} times in a row "
-                f"(tag.restarts={self._spec.restarts}), last of: {_message(error)}"
+                f"({self._spec.label}.restarts={self._spec.restarts}), last of: {_message(error)}"
             ) from error
 
 
