@@ -28,6 +28,7 @@ _STEP_HELP = {
     "normalize": "Turn raw tags into an ontology version.",
     "analyze": "Diversity, complexity and recall of the pools.",
     "embed": "Give every conversation its vector.",
+    "score": "Score every turn: DEITA, IFD, perplexity, lengths and others.",
     "select": "Choose a training set.",
     "export": "Write the selection as training files.",
     "report": "Write the HTML report.",
@@ -117,6 +118,8 @@ def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | Non
         by_ray = {"tag", "embed"}
         if "semantic" in loaded.normalize.steps:
             by_ray.add("normalize")
+        if loaded.score.by_model:
+            by_ray.add("score")
         with _engines(ctx, loaded, not by_ray.isdisjoint(chosen)) as engines:
             run_steps(loaded, chosen, console, engines, limit)
         if steps is None:

@@ -353,6 +353,20 @@ TABLES: dict[str, Table] = {
             partition_by=("encoder",),
         ),
         _table(
+            "scores",
+            ("sample_id", "turn", "scorer"),
+            {
+                "sample_id": _STRING,
+                "turn": pa.int64(),
+                "scorer": _STRING,
+                "value": pa.float64(),
+                "tokens": pa.int64(),
+                "flags": _STRINGS,
+                "run_id": _STRING,
+            },
+            partition_by=("scorer",),
+        ),
+        _table(
             "selections",
             ("selection", "pool", "sample_id"),
             {

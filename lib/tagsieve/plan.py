@@ -22,6 +22,7 @@ TYPICAL_RATES: dict[StepName, float] = {
     "tag": 120,
     "normalize": 8_000,
     "analyze": 15_000,
+    "score": 8_000,
     "select": 14_000,
     "export": 3_000,
     "report": 0.25,
@@ -64,6 +65,11 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
         ),
         "analyze": (rows, "samples", "diversity, complexity, recall"),
         "embed": (vectors.samples, "samples", vectors.told) if vectors else (0, "samples", ""),
+        "score": (
+            rows * len(recipe.score.scorers),
+            "scores",
+            f"{', '.join(scorer.name for scorer in recipe.score.scorers)}; of each turn",
+        ),
         "select": (rows, "samples", f"{recipe.select.strategy}, {recipe.select.size:,} rows"),
         "export": (recipe.select.size, "rows", f"{formats} in {recipe.export.path}"),
         "report": (1, "file", recipe.report.path or f"{recipe.export.path}/report.html"),
@@ -82,6 +88,8 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
         seconds: float | None = count / rate
         if step == "tag" and cost and (cost.seconds is not None or recipe.tag.kind != "memory"):
             seconds = cost.seconds
+        if step == "score" and recipe.score.by_model and step not in earlier:
+            seconds = None  # a model's time is known when it has run
         planned.append(PlannedStep(step, count, unit, what, seconds))
     return planned
 

@@ -16,16 +16,20 @@ from tagsieve.errors import UsageError
 from tagsieve.ingest.config import IngestConfig, Input
 from tagsieve.ontology.config import AnalyzeConfig, NormalizeConfig
 from tagsieve.reporting.config import ExportConfig, ReportConfig
+from tagsieve.scoring.config import ScoreConfig
 from tagsieve.selection.config import ComplexityFirstConfig, SelectConfig
 from tagsieve.tagging.config import MemoryTaggerConfig, TagConfig
 
-StepName = Literal["ingest", "tag", "normalize", "analyze", "embed", "select", "export", "report"]
+StepName = Literal[
+    "ingest", "tag", "normalize", "analyze", "embed", "score", "select", "export", "report"
+]
 STEPS: tuple[StepName, ...] = (
-    "ingest", "tag", "normalize", "analyze", "embed", "select", "export", "report",
+    "ingest", "tag", "normalize", "analyze", "embed", "score", "select", "export", "report",
 )  # fmt: skip
 DEFAULT_STEPS: tuple[StepName, ...] = (
     "ingest", "tag", "normalize", "analyze", "select", "export", "report",
 )  # fmt: skip
+"""What a recipe runs that does not say: all but the steps that only some selections need."""
 
 
 class Recipe(RecipeModel):
@@ -41,6 +45,7 @@ class Recipe(RecipeModel):
     normalize: NormalizeConfig = Field(default_factory=NormalizeConfig)
     analyze: AnalyzeConfig = Field(default_factory=AnalyzeConfig)
     embed: EmbedConfig = Field(default_factory=SentenceEmbedConfig)
+    score: ScoreConfig = Field(default_factory=ScoreConfig)
     select: SelectConfig = Field(default_factory=ComplexityFirstConfig)
     export: ExportConfig = Field(default_factory=ExportConfig)
     report: ReportConfig = Field(default_factory=ReportConfig)

@@ -48,6 +48,13 @@ def _embed(context: Context, recipe: Recipe) -> None:
     embed(context, recipe.embed)
 
 
+def _score(context: Context, recipe: Recipe) -> None:
+    from tagsieve.scoring import score
+
+    counts_tags = any(scorer.kind == "tags" for scorer in recipe.score.scorers)
+    score(context, recipe.score, _version(context, recipe) if counts_tags else None)
+
+
 def _select(context: Context, recipe: Recipe) -> None:
     from tagsieve.selection import select
 
@@ -83,6 +90,7 @@ STEP_FUNCTIONS: dict[StepName, StepFunction] = {
     "normalize": _normalize,
     "analyze": _analyze,
     "embed": _embed,
+    "score": _score,
     "select": _select,
     "export": _export,
     "report": _report,
@@ -110,6 +118,10 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
         check_tagger(recipe.tag, recipe.ray)
     if "embed" in steps:
         encoder_fingerprint(recipe.embed)
+    if "score" in steps:
+        from tagsieve.scoring import check_scorers
+
+        check_scorers(recipe.score, recipe.ray)
     _check_writable("lake", recipe.lake)
     if "export" in steps:
         _check_writable("export.path", recipe.export.path)

@@ -22,7 +22,7 @@ BUCKETS = (
 )  # fmt: skip
 """Padded lengths, in tokens; the model's own limit is the last one."""
 
-TILE_TOKENS = {"cpu": 2048, "cuda": 32768}
+TILE_TOKENS = {"cpu": 2048, "cuda": 16384}
 """Tokens of one forward pass: a tile of a bucket of length L always has TILE_TOKENS // L rows, at
 least one."""
 
@@ -82,6 +82,7 @@ class CausalLM:
         self._model.eval().to(self.device)
         self._body, self._head = self._model.base_model, self._model.get_output_embeddings()
         self.dimension: int = self._model.config.get_text_config().hidden_size
+        self.vocabulary: int = self._head.weight.shape[0]
         self.max_tokens = self._longest(folder, max_tokens)
         self._check_head(folder)
 

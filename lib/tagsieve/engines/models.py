@@ -8,14 +8,21 @@ from pathlib import Path
 
 from tagsieve.errors import UsageError
 
+TOKENIZER_FILES = (
+    "added_tokens.json", "merges.txt", "special_tokens_map.json", "spiece.model", "tokenizer.json",
+    "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt",
+)  # fmt: skip
 _KINDS = {".json", ".safetensors", ".bin", ".txt", ".model", ".jinja"}
 _LARGE = 64 * 2**20
 _CACHE = Path.home() / ".cache" / "tagsieve" / "digests"
 
 
 @cache
-def model_folder(model: str, revision: str | None = None) -> str:
-    """The folder of a model: `model` itself, or the hub's snapshot, fetched if need be.
+def model_folder(
+    model: str, revision: str | None = None, only: tuple[str, ...] | None = None
+) -> str:
+    """The folder of a model: `model` itself, or the hub's snapshot, fetched if need be (of its
+    files `only` these).
 
     Raises UsageError when it is neither.
     """
@@ -26,7 +33,11 @@ def model_folder(model: str, revision: str | None = None) -> str:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return str(snapshot_download(model, revision=revision))
+        return str(
+            snapshot_download(
+                model, revision=revision, allow_patterns=None if only is None else list(only)
+            )
+        )
     except (HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(
@@ -45,6 +56,18 @@ def model_digest(folder: str) -> str:
         if file.is_file() and file.suffix in _KINDS:
             digest.update(file.name.encode() + b"\0")
             digest.update(_file_digest(file))
+    return digest.hexdigest()[:16]
+
+
+@cache
+def tokenizer_digest(folder: str) -> str:
+    """16 hex digits over the files of a model folder that make its tokenizer."""
+    digest = hashlib.sha256()
+    for name in TOKENIZER_FILES:
+        file = Path(folder) / name
+        if file.is_file():
+            digest.update(name.encode() + b"\0")
+            digest.update(_hash(file))
     return digest.hexdigest()[:16]
 
 

