@@ -59,6 +59,14 @@ class Recipe(RecipeModel):
         order = [STEPS.index(step) for step in self.steps]
         if order != sorted(set(order)):
             raise ValueError(f"steps must follow this order, each once: {', '.join(STEPS)}")
+        if "select" in self.steps:
+            known = {scorer.name for scorer in self.score.scorers}
+            lacking = sorted(self.select.scorers - known)
+            if lacking:
+                raise ValueError(
+                    f"select.score names {lacking[0]}, which is no scorer of score.scorers "
+                    f"({', '.join(sorted(known)) or 'there is none'})"
+                )
         return self
 
 

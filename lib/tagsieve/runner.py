@@ -51,15 +51,26 @@ def _embed(context: Context, recipe: Recipe) -> None:
 def _score(context: Context, recipe: Recipe) -> None:
     from tagsieve.scoring import score
 
-    counts_tags = any(scorer.kind == "tags" for scorer in recipe.score.scorers)
-    score(context, recipe.score, _version(context, recipe) if counts_tags else None)
+    score(context, recipe.score, _counted_version(context, recipe))
 
 
 def _select(context: Context, recipe: Recipe) -> None:
-    from tagsieve.selection import select
+    from tagsieve.embedding import encoder_fingerprint
+    from tagsieve.scoring import scorer_fingerprints
+    from tagsieve.selection import Sources, select
 
+    reads, named = recipe.select.reads, recipe.select.scorers
+    scorers = {}
+    if named:
+        found = scorer_fingerprints(recipe.score, _counted_version(context, recipe))
+        scorers = {name: found[name] for name in sorted(named)}
+    sources = Sources(
+        _version(context, recipe) if "tags" in reads else None,
+        scorers,
+        encoder_fingerprint(recipe.embed) if "embeddings" in reads else None,
+    )
     pools = list(dict.fromkeys(source.pool for source in recipe.inputs))
-    select(context, recipe.select, _version(context, recipe), pools)
+    select(context, recipe.select, sources, pools)
 
 
 def _export(context: Context, recipe: Recipe) -> None:
@@ -80,6 +91,12 @@ def _version(context: Context, recipe: Recipe) -> str:
     from tagsieve.tagging import tagger_fingerprint
 
     return find_version(context.lake, tagger_fingerprint(recipe.tag), recipe.normalize)
+
+
+def _counted_version(context: Context, recipe: Recipe) -> str | None:
+    """The ontology version whose tags the recipe's scorers count, None where none does."""
+    counts = any(scorer.kind == "tags" for scorer in recipe.score.scorers)
+    return _version(context, recipe) if counts else None
 
 
 StepFunction = Callable[[Context, Recipe], None]

@@ -3,8 +3,9 @@
 import pytest
 
 from handmade import put, recorded, rows_of, sample, tagged
+from selected import chosen, select_config
 from tagsieve.errors import RunError
-from tagsieve.selection import SelectConfig, select
+from tagsieve.selection import Sources, select
 from tagsieve.selection.step import first_pools
 
 
@@ -33,15 +34,10 @@ def run_select(small_lake, engines):
 
     def run(pools=("a", "b", "c"), version="v1", **config):
         values = {"name": "mine", "size": 2} | config
-        step = (SelectConfig(**values), version, list(pools))
+        step = (select_config(values), Sources(version), list(pools))
         return recorded(small_lake, engines, "select", f"r{next(count)}", select, *step)
 
     return run
-
-
-def chosen(lake, name="mine"):
-    rows = rows_of(lake, "selections", selection=name)
-    return [(row["pool"], row["sample_id"]) for row in sorted(rows, key=lambda row: row["rank"])]
 
 
 def test_select_dedupe_pools_gives_a_conversation_to_its_first_pool_once(run_select, small_lake):
@@ -81,7 +77,7 @@ def test_first_pools_not_named_follow_by_name(spark, named, owner):
 
 
 def test_select_shortfall_error_says_what_to_set_and_writes_nothing(run_select, small_lake):
-    with pytest.raises(RunError, match=r"select.size=9: .* 3 rows .*set select.size=3, .*report"):
+    with pytest.raises(RunError, match=r"select.size=9: .* 3 rows; set select.size=3, .*report"):
         run_select(size=9, shortfall="error")
     assert rows_of(small_lake, "selections") == []
     assert rows_of(small_lake, "runs")[0]["status"] == "failed"

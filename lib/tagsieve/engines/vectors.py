@@ -40,6 +40,14 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def on_device(array: Array) -> torch.Tensor:
+    """An array where products are computed."""
+    import torch
+
+    # torch does not like what it could write to and must not, such as Ray's objects.
+    return torch.from_numpy(np.require(array, requirements="W")).to(device())
+
+
 @dataclass(frozen=True)
 class Vectors:
     """Rows on the device of the products: as stored (`full`, float32 [n, d]) and scaled to unit
@@ -54,18 +62,13 @@ class Vectors:
     def __getitem__(self, rows: slice | Array) -> Vectors:
         """Some of the rows."""
         if not isinstance(rows, slice):
-            import torch
-
-            places = torch.from_numpy(rows).to(self.full.device)
+            places = on_device(rows)
             return Vectors(self.full[places], self.units[places])
         return Vectors(self.full[rows], self.units[rows])
 
     def host(self, rows: Array) -> Array:
         """Some of the rows as they are stored, float32, in the host's memory."""
-        import torch
-
-        places = torch.from_numpy(rows).to(self.full.device)
-        found: Array = self.full[places].cpu().numpy()
+        found: Array = self.full[on_device(rows)].cpu().numpy()
         return found
 
 
@@ -91,8 +94,7 @@ class Products:
         """Vectors (float32 [n, d], none zero) on the device."""
         import torch
 
-        full = torch.from_numpy(vectors) if isinstance(vectors, np.ndarray) else vectors
-        full = full.to(self.device)
+        full = on_device(vectors) if isinstance(vectors, np.ndarray) else vectors.to(self.device)
         units = full * (1 / torch.linalg.vector_norm(full, dim=1, keepdim=True))
         return Vectors(full, units.to(self.dtype))
 

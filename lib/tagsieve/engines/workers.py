@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tagsieve.engines.config import RayConfig
-from tagsieve.engines.ray import share_of_cores
+from tagsieve.engines.ray import cores, share_of_cores
 from tagsieve.errors import RunError
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Workers:
 
         threads = share_of_cores(config, len(arguments))
         options = {
-            "num_cpus": threads,
+            # More actors than cores still find a place.
+            "num_cpus": min(threads, cores(config) / len(arguments)),
             "num_gpus": 1 if ray.cluster_resources().get("GPU") else 0,
             "max_restarts": RESTARTS,
             "max_task_retries": RESTARTS,

@@ -36,6 +36,11 @@ class _Selection(RecipeModel):
         """Which of `tags`, `scores` and `embeddings` the strategy reads."""
         return frozenset()
 
+    @property
+    def scorers(self) -> frozenset[str]:
+        """The scorers that it names."""
+        return frozenset()
+
 
 class _Scored(_Selection):
     """A selection in the order of a score."""
@@ -63,6 +68,11 @@ class _Scored(_Selection):
     def reads(self) -> frozenset[str]:
         """The scores."""
         return frozenset({"scores"})
+
+    @property
+    def scorers(self) -> frozenset[str]:
+        """The scorers in the expression."""
+        return names_in(self.score)
 
 
 class _Vectors(RecipeModel):

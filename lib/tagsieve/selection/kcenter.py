@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tagsieve.engines.vectors import ROUNDING, Array, Products, device
+from tagsieve.engines.vectors import ROUNDING, Array, Products, device, on_device
 
 if TYPE_CHECKING:
     import torch
@@ -87,7 +87,7 @@ class Shard:
         with torch.inference_mode():
             self._measure(centres)
             own = np.flatnonzero(np.isin(self._numbers, np.array(taken, dtype=np.int64)))
-            self._bounds[torch.from_numpy(own).to(self._bounds.device)] = -torch.inf
+            self._bounds[on_device(own)] = -torch.inf
             values, rows = self._bounds.topk(min(count + 1, len(self._bounds)))
             values = values.cpu().double()
             rows = rows[: min(count, int((values > -torch.inf).sum()))]
@@ -102,7 +102,7 @@ class Shard:
 
         if not len(centres):
             return
-        full = torch.from_numpy(centres).to(self._units.device)
+        full = on_device(centres)
         longest = torch.linalg.vector_norm(full, dim=1).max()
         # No product of a row of `_units` with one of these is above 1, so that none overflows.
         scaled = (full / longest).to(self._units.dtype)
@@ -167,9 +167,9 @@ class _Race:
         order = np.argsort(numbers)
         self._numbers, self._vectors = numbers[order], vectors[order]
         self._centres, self._rest = [*centres], rest
-        self._wide = torch.from_numpy(self._vectors).to(device()).double()
+        self._wide = on_device(self._vectors).double()
         self._squares = (self._wide * self._wide).sum(dim=1)
-        held = torch.from_numpy(centres).to(device()).double()
+        held = on_device(centres).double()
         squares = (held * held).sum(dim=1)
         self._rounding = 8 * ROUNDING * float(max(self._squares.max(), squares.max()))
         self._nearest = torch.full_like(self._squares, torch.inf)

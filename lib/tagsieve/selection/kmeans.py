@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tagsieve.engines.vectors import Array, Products
+from tagsieve.engines.vectors import Array, Products, on_device
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ class Centroids:
 
         self._exact = centroids.astype(np.float64)
         self._products = Products(dtype)
-        full = torch.from_numpy(centroids).to(self._products.device)
+        full = on_device(centroids)
         self._norms = torch.linalg.vector_norm(full, dim=1)
         # A centroid may be zero, where nothing says that no rows cancel out.
         units = full / self._norms.clamp(min=torch.finfo(torch.float32).tiny)[:, None]

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tagsieve.engines.vectors import Array, Products, Vectors, above, most_alike, similarities
+from tagsieve.engines.vectors import (
+    Array,
+    Products,
+    Vectors,
+    above,
+    most_alike,
+    on_device,
+    similarities,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -102,7 +110,7 @@ class Taken:
             step = CHUNK[products.device]
             for start in range(0, len(vectors), step):
                 rows = vectors[start : start + step]
-                earlier = torch.from_numpy(before[start : start + step]).to(products.device)
+                earlier = on_device(before[start : start + step])
                 rough = products.units(rows) @ taken.units.T
                 later = torch.arange(self.count, device=products.device)[None] >= earlier[:, None]
                 rough.masked_fill_(later, -torch.inf)

@@ -150,7 +150,9 @@ def _outcome(
     spark = context.engines.spark
     if "embeddings" in config.reads:
         vectors = context.lake.read(spark, "embeddings", context.run.read["embeddings"])
-        vectors = vectors.where(F.col("encoder") == F.lit(sources.encoder)).select("sample_id", "vector")
+        vectors = vectors.where(F.col("encoder") == F.lit(sources.encoder)).select(
+            "sample_id", "vector"
+        )
         candidates = candidates.join(vectors, "sample_id")
     match config:
         case ComplexityFirstConfig():

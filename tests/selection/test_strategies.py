@@ -1,0 +1,219 @@
+"""The strategies by scores, tags and vectors, from tables to a selection, against plain loops."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from handmade import put, recorded, rows_of, sample, tagged
+from parity import selecting
+from selected import chosen, select_config
+from selection.test_repr_filter import bunched
+from tagsieve.lake import Lake
+from tagsieve.selection import Sources, select
+
+COUNT = 260
+SOURCES = Sources("v1", {"c": "c-1", "q": "q-2"}, "e-1")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Rows in two pools with scores (many equal), tags and vectors (some the same)."""
+    rng = np.random.default_rng(4)
+    vectors = bunched(4, COUNT, 24)
+    made = []
+    for n, vector in enumerate(vectors):
+        tags = [f"t{tag}" for tag in rng.zipf(1.6, size=rng.integers(0, 5)) if tag < 90]
+        made.append(
+            {
+                "pool": "ab"[n % 2],
+                "sample_id": f"s{n * 7919 % 1000:04}",
+                "c": float(rng.integers(1, 4)),
+                "q": float(rng.integers(1, 4)),
+                "tags": sorted(set(tags)),
+                "vector": vector.tolist(),
+            }
+        )
+        made[-1]["score"] = made[-1]["c"] * made[-1]["q"]
+    return made
+
+
+@pytest.fixture(scope="module")
+def full_lake(rows, tmp_path_factory):
+    """A lake that holds the rows."""
+    lake = Lake(str(tmp_path_factory.mktemp("selected") / "lake"))
+    put(lake, "samples", [sample(r["pool"], r["sample_id"], row=n) for n, r in enumerate(rows)])
+    put(lake, "tags", [tagged(row["sample_id"], *row["tags"]) for row in rows])
+    put(
+        lake,
+        "scores",
+        [
+            {"sample_id": row["sample_id"], "turn": 0, "scorer": scorer, "value": row[name]}
+            for row in rows
+            for name, scorer in SOURCES.scorers.items()
+        ],
+    )
+    put(lake, "embeddings", [vector_of(row["sample_id"], row["vector"]) for row in rows])
+    return lake
+
+
+@pytest.fixture
+def lake(full_lake, tmp_path):
+    return Lake(str(shutil.copytree(full_lake.root, tmp_path / "lake")))
+
+
+@pytest.fixture
+def run(lake, engines):
+    numbers = iter(range(100))
+
+    def selected(**values):
+        values = {"name": "mine", "score": "c * q"} | values
+        if values["strategy"] in ("kcenter", "kmeans"):
+            del values["score"]
+        step = (select_config(values), SOURCES, ["a", "b"])
+        return recorded(lake, engines, "select", f"r{next(numbers)}", select, *step)
+
+    return selected
+
+
+def vector_of(key, vector, encoder="e-1"):
+    return {"sample_id": key, "encoder": encoder, "vector": vector}
+
+
+def test_top_score_takes_the_best_or_the_lowest(run, rows, lake):
+    done = run(strategy="top_score", size=40)
+    assert chosen(lake) == selecting.top_score(rows, 40)
+    assert done.rejected == {"not_selected": COUNT - 40}
+    run(strategy="top_score", size=COUNT, lowest=True, score="q - c")
+    found = {row["sample_id"]: row["score"] for row in rows_of(lake, "selections")}
+    assert found == {row["sample_id"]: row["q"] - row["c"] for row in rows}
+    assert [found[key] for _, key in chosen(lake)] == sorted(found.values())
+
+
+def test_tag_diversity_takes_what_adds_a_tag(run, rows, lake):
+    run(strategy="tag_diversity", size=COUNT)
+    expected = selecting.tag_diversity(rows, COUNT)
+    assert chosen(lake) == expected
+    assert 10 < len(expected) < 90
+    run(strategy="tag_diversity", size=7)
+    assert chosen(lake) == expected[:7]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_repr_filter_takes_what_the_loop_takes_and_says_why(run, rows, lake, workers):
+    expected, nearest = selecting.filtered(rows, 0.8, COUNT)
+    done = run(strategy="repr_filter", tau=0.8, size=COUNT, explain=True, workers=workers)
+    assert chosen(lake) == expected
+    assert done.rejected == {"too_alike": COUNT - len(expected)}
+    for row in rows_of(lake, "selections"):
+        assert row["nearest"] == nearest[row["pool"], row["sample_id"]]
+        assert (row["reason"] == "first") == (row["rank"] == 0) == (row["similarity"] is None)
+        assert row["rank"] == 0 or row["similarity"] <= 0.8
+    told = rows_of(lake, "rejects")
+    assert len(told) == COUNT - len(expected)
+    for row in told:
+        payload = json.loads(row["payload"])
+        assert payload["nearest"] == nearest[row["pool"], row["sample_id"]]
+        assert payload["similarity"] > 0.8
+
+
+def test_repr_filter_that_is_full_leaves_the_rest_undecided(run, rows, lake):
+    everything, _ = selecting.filtered(rows, 0.8, COUNT)
+    expected, decided = selecting.filtered(rows, 0.8, 25)
+    done = run(strategy="repr_filter", tau=0.8, size=25, explain=True)
+    assert chosen(lake) == expected == everything[:25]
+    refused = len(decided) - 25
+    assert done.rejected == {"too_alike": refused, "not_selected": COUNT - len(decided)}
+    reasons = [row["reason"] for row in rows_of(lake, "rejects")]
+    assert sorted(reasons) == sorted(done.rejected.elements())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_kcenter_takes_the_farthest_of_all_shares(run, rows, lake, workers):
+    run(strategy="kcenter", size=60, seed=3, workers=workers)
+    found = chosen(lake)
+    expected, distances = selecting.centred(rows, found[0], 60)
+    assert found == expected
+    scores = [row["score"] for row in sorted(rows_of(lake, "selections"), key=lambda r: r["rank"])]
+    assert scores[0] is None
+    np.testing.assert_allclose(scores[1:], distances[1:], rtol=1e-9, atol=1e-6)
+
+
+def test_kmeans_takes_as_many_from_each_cluster_and_keeps_its_centroids(run, rows, lake):
+    run(strategy="kmeans", clusters=8, size=50, seed=1)
+    cluster = {row["sample_id"]: row["cluster"] for row in rows_of(lake, "clusters")}
+    centroids = {row["cluster"]: row["vector"] for row in rows_of(lake, "centroids")}
+    assert len(cluster) == COUNT
+    for row in rows:
+        apart = {c: np.square(np.subtract(row["vector"], v)).sum() for c, v in centroids.items()}
+        assert cluster[row["sample_id"]] == min(apart, key=apart.get)
+    taken = [cluster[key] for _, key in chosen(lake)]
+    sizes = [list(cluster.values()).count(c) for c in range(8)]
+    counts = [taken.count(c) for c in range(8)]
+    least = min(count for count, size in zip(counts, sizes, strict=True) if count < size)
+    assert sum(counts) == 50
+    assert all(n in (size, least, least + 1) for n, size in zip(counts, sizes, strict=True))
+    # Another size takes from the same clusters, and starts with the same rows.
+    first = chosen(lake)
+    version = lake.version("clusters"), lake.version("centroids")
+    run(strategy="kmeans", clusters=8, size=20, seed=1, name="fewer")
+    assert chosen(lake, "fewer") == first[:20]
+    assert (lake.version("clusters"), lake.version("centroids")) == version
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_semdedup_keeps_the_best_of_near_duplicates(run, rows, lake, workers):
+    settings = {"clusters": 6, "threshold": 0.85, "explain": True, "workers": workers}
+    done = run(strategy="semdedup", size=COUNT, **settings)
+    cluster = {row["sample_id"]: row["cluster"] for row in rows_of(lake, "clusters")}
+    for row in rows:
+        row["cluster"] = cluster[row["sample_id"]]
+    expected, twins = selecting.deduped(rows, 0.85, COUNT)
+    assert chosen(lake) == expected
+    assert done.rejected == {"near_duplicate": len(twins)}
+    assert 20 < len(twins) < 200
+    told = {
+        (row["pool"], row["sample_id"]): json.loads(row["payload"])["nearest"]
+        for row in rows_of(lake, "rejects")
+    }
+    assert told == twins
+    if workers == 1:
+        run(strategy="semdedup", size=30, **settings)
+        assert chosen(lake) == expected[:30]
+
+
+def test_unusable_vectors_are_quarantined_by_reason_and_counted(run, lake):
+    bad = {"w": [1.0, 2.0], "z": [0.0] * 24, "n": [float("nan")] * 24, "i": [float("inf")] * 24}
+    put(lake, "samples", [sample("c", key, row=n) for n, key in enumerate([*bad, "x"])])
+    put(lake, "embeddings", [vector_of(key, vector) for key, vector in bad.items()])
+    put(lake, "embeddings", [vector_of("x", [1.0] * 24, "another")])
+    put(lake, "scores", [
+        {"sample_id": key, "turn": 0, "scorer": scorer, "value": 0.5}
+        for key in bad for scorer in ("c-1", "q-2")
+    ])  # fmt: skip
+    for values in (
+        {"strategy": "repr_filter", "tau": 0.8},
+        {"strategy": "kcenter"},
+        {"strategy": "kmeans", "clusters": 5},
+        {"strategy": "semdedup", "clusters": 5},
+    ):
+        done = run(size=COUNT + 9, **values)
+        assert done.input == COUNT + 5
+        assert done.quarantined == {"vector_width": 1, "zero_vector": 1, "nan_vector": 2}
+        scored = values["strategy"] in ("repr_filter", "semdedup")
+        assert done.rejected["unscored" if scored else "no_vector"] == 1
+        rows_there = rows_of(lake, "quarantine", run_id=done.run_id)
+        assert {row["key"]: row["reason"] for row in rows_there} == {
+            "c/w": "vector_width", "c/z": "zero_vector", "c/n": "nan_vector", "c/i": "nan_vector",
+        }  # fmt: skip
+
+
+def test_rows_that_lack_a_score_are_named(run, rows, lake):
+    put(lake, "samples", [sample("c", "two", queries=("q1", "q2")), sample("c", "none", row=1)])
+    put(lake, "scores", [
+        {"sample_id": "two", "turn": 0, "scorer": scorer, "value": 9.0} for scorer in ("c-1", "q-2")
+    ])  # fmt: skip
+    done = run(strategy="top_score", size=10)
+    assert done.rejected == {"unscored": 2, "not_selected": COUNT - 10}
+    assert chosen(lake) == selecting.top_score(rows, 10)
