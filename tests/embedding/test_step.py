@@ -90,19 +90,19 @@ def test_embed_conversations_that_share_a_text_call_the_model_once(lake, make_co
 def test_embed_with_another_text_embeds_anew_beside_the_old(lake, make_context, tiny_llama):
     add_talks(lake, TALKS)
     whole = CausalEmbedConfig(model=tiny_llama, text="conversation", dtype="float32")
-    configs = [FP32, FP32.model_copy(update={"text": "query"}), whole]
+    configs = [FP32, whole]
     for config in configs:
         context = make_context("embed")
         embed(context, config)
         context.run.check()
         assert context.run.kept == 5
-    for config, width in zip(configs, (384, 384, 128), strict=True):
+    for config, width in zip(configs, (384, 128), strict=True):
         rows = rows_of(lake, "embeddings", encoder=encoder_fingerprint(config))
         assert [len(row["vector"]) for row in rows] == [width] * 5
 
 
 def test_embed_in_any_blocks_and_order_gives_the_same_bits(lake, make_context, spark):
-    talks = many(60)
+    talks = many(24)
     add_talks(lake, talks)
     embed(make_context("embed"), FP32)
     expected = vectors_of(lake)
@@ -148,7 +148,7 @@ def test_embed_killed_between_commits_goes_on_without_loss_or_repeats(
 
 @pytest.mark.slow
 def test_embed_killed_with_minus_nine_loses_and_repeats_nothing_committed(lake, make_context):
-    talks, rows = many(400), 40
+    talks, rows = many(200), 40
     add_talks(lake, talks)
     settings = {
         "lake": lake.root,
