@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.metadata
 import json
 import os
@@ -53,6 +54,18 @@ def _processor() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def alpaca_queries(number: int) -> list[str]:
+    """The first distinct queries of Alpaca."""
+    queries: dict[str, None] = {}
+    with gzip.open(DATA / "pools" / "alpaca.jsonl.gz", "rt") as lines:
+        for line in lines:
+            row = json.loads(line)
+            queries[f"{row['instruction']} {row['input']}".strip()] = None
+            if len(queries) == number:
+                break
+    return list(queries)
 
 
 def child(script: str, *arguments: str) -> dict[str, Any]:

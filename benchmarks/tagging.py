@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gzip
 import json
 import shutil
 import statistics
@@ -79,18 +78,6 @@ def child(name: str, folder: Path) -> dict[str, Any]:
     shown = ", ".join(f"{k} {v}" for k, v in result.items() if not isinstance(v, list | dict))
     print(f"  {name}: {shown}", flush=True)
     return result
-
-
-def alpaca_queries(number: int) -> list[str]:
-    """The first distinct queries of Alpaca."""
-    queries: dict[str, None] = {}
-    with gzip.open(common.DATA / "pools" / "alpaca.jsonl.gz", "rt") as lines:
-        for line in lines:
-            row = json.loads(line)
-            queries[f"{row['instruction']} {row['input']}".strip()] = None
-            if len(queries) == number:
-                break
-    return list(queries)
 
 
 def make_lake(folder: Path, queries: list[str]) -> None:
@@ -168,7 +155,7 @@ def for_readme(what: str, queries: int, figures: dict[str, Any]) -> tuple[str, s
 
 
 def vllm_benchmark(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    queries = alpaca_queries(options.queries or VLLM_QUERIES)
+    queries = common.alpaca_queries(options.queries or VLLM_QUERIES)
     (folder / "queries.json").write_text(json.dumps(queries))
     make_lake(folder, queries)
     print("teaching the model", flush=True)
@@ -326,7 +313,7 @@ def vllm_ray_data(folder: Path) -> dict[str, Any]:
 
 
 def http_benchmark(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    queries = alpaca_queries(options.queries or HTTP_QUERIES)
+    queries = common.alpaca_queries(options.queries or HTTP_QUERIES)
     (folder / "queries.json").write_text(json.dumps(queries))
     make_lake(folder, queries)
     command = [sys.executable, __file__, "--child", "endpoint", str(folder)]

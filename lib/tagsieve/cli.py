@@ -146,6 +146,13 @@ def describe(recipe: str, overrides: tuple[str, ...]) -> None:
 @main.command()
 @click.argument("recipe")
 @click.argument("overrides", nargs=-1, metavar="[key=value ...]")
+@click.option(
+    "--step",
+    type=click.Choice(["tag", "embed"]),
+    default="tag",
+    show_default=True,
+    help="Whose quarantine.",
+)
 @click.option("--reason", "reasons", multiple=True, help="Only rows with this reason; repeatable.")
 @click.option("--limit", type=click.IntRange(min=1), help="Try only N rows.")
 @click.pass_context
@@ -153,17 +160,18 @@ def replay(
     ctx: click.Context,
     recipe: str,
     overrides: tuple[str, ...],
+    step: StepName,
     reasons: tuple[str, ...],
     limit: int | None,
 ) -> None:
-    """Try again what the recipe's tagger has in quarantine."""
+    """Try again what the recipe's tagger or encoder has in quarantine."""
     from tagsieve.console import Console
     from tagsieve.recipe import load_recipe
     from tagsieve.runner import run_replay
 
     loaded = load_recipe(recipe, overrides)
     with _engines(ctx, loaded, ray_beside_spark=True) as engines:
-        run_replay(loaded, reasons, Console(), engines, limit)
+        run_replay(loaded, step, reasons, Console(), engines, limit)
 
 
 @main.command()

@@ -177,20 +177,24 @@ def run_steps(
 
 def run_replay(
     recipe: Recipe,
+    step: StepName,
     reasons: Sequence[str],
     console: Console,
     engines: Engines,
     limit: int | None = None,
 ) -> str:
-    """Try again what the recipe's tagger has in quarantine, for any of `reasons` (none: for all),
-    as a run of its own; gives its id."""
+    """Try again what the recipe's tagger (`step` tag) or encoder (embed) has in quarantine, for any
+    of `reasons` (none: for all), as a run of its own; gives its id."""
 
     def again(context: Context, recipe: Recipe) -> None:
-        from tagsieve.tagging import replay
+        from tagsieve import embedding, tagging
 
-        replay(context, recipe.tag, reasons)
+        if step == "embed":
+            embedding.replay(context, recipe.embed, reasons)
+        else:
+            tagging.replay(context, recipe.tag, reasons)
 
-    check_before(recipe, ["tag"])
+    check_before(recipe, [step])
     return _run(recipe, [("replay", again)], console, engines, limit)
 
 

@@ -9,7 +9,7 @@ from tagsieve.embedding.config import CausalEmbedConfig, EmbedConfig, SentenceEm
 
 if TYPE_CHECKING:
     from tagsieve.embedding.encoders import encoder_fingerprint
-    from tagsieve.embedding.step import embed
+    from tagsieve.embedding.step import embed, replay
 
 __all__ = [
     "CausalEmbedConfig",
@@ -17,11 +17,13 @@ __all__ = [
     "SentenceEmbedConfig",
     "embed",
     "encoder_fingerprint",
+    "replay",
 ]
 
 _LAZY = {
     "embed": "tagsieve.embedding.step",
     "encoder_fingerprint": "tagsieve.embedding.encoders",
+    "replay": "tagsieve.embedding.step",
 }
 
 

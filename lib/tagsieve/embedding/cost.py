@@ -49,5 +49,5 @@ def _measured(lake: Lake, encoder: str) -> float | None:
         metrics = dict(row["metrics"] or [])
         if row["step"] == "embed" and metrics.get("model_calls"):
             spent = metrics["seconds"] - metrics.get("engine_start_seconds", 0.0)
-            return metrics.get("rows_per_second") or row["kept"] / max(spent, 0.1)
+            return float(metrics.get("rows_per_second") or row["kept"] / max(spent, 0.1))
     return None

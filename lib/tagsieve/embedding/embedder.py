@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -33,7 +32,7 @@ from tagsieve.engines.encoders import (
     mean_state,
 )
 from tagsieve.engines.llm.replies import ENGINE_DIED
-from tagsieve.engines.microbatch import FAILURE
+from tagsieve.engines.microbatch import FAILURE, failure
 from tagsieve.engines.ray import share_of_cores
 from tagsieve.lake import TABLES
 
@@ -94,7 +93,7 @@ class Embedder:
         for sample_id, (text, fault) in zip(batch["sample_id"].to_pylist(), told, strict=True):
             fault = fault or found.faults.get(text)
             places.append(-1 if fault else place[text])
-            failures.append(failure(self._encoder, sample_id, fault, text) if fault else None)
+            failures.append(failure(self._encoder, sample_id, *fault, text) if fault else None)
         tokens, vectors = found.tokens[places], found.vectors[places]
         ends = np.arange(len(places) + 1, dtype=np.int32) * self._model.dimension
         rows = {
@@ -163,22 +162,6 @@ def causal_vectors(model: CausalLM, pooling: Pooling, tokens: list[list[int]]) -
     return vectors
 
 
-def failure(encoder: str, sample_id: str, fault: Fault, text: str) -> dict[str, Any]:
-    """A conversation that got no vector, for the quarantine."""
-    reason, error = fault
-    return {
-        "key": quarantine_key(encoder, sample_id),
-        "reason": reason,
-        "error": error[:2000],
-        "payload": text.encode("utf-8", "surrogatepass"),
-    }
-
-
-def quarantine_key(encoder: str, sample_id: str) -> str:
-    """What a conversation of one encoder is called in `quarantine`."""
-    return f"{encoder} {sample_id}"
-
-
 def killed_by(encoder: str, run_id: str, row: pa.Table, error: str) -> pa.Table:
     """The result for a conversation of which the model's process dies."""
     told = row.to_pylist()[0]
@@ -187,7 +170,7 @@ def killed_by(encoder: str, run_id: str, row: pa.Table, error: str) -> pa.Table:
         "sample_id": told["sample_id"],
         "encoder": encoder,
         "run_id": run_id,
-        "failure": failure(encoder, told["sample_id"], (ENGINE_DIED, error), text),
+        "failure": failure(encoder, told["sample_id"], ENGINE_DIED, error, text),
     }
     return pa.Table.from_pylist([failed], schema=EMBEDDED)
 

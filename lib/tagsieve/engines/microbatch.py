@@ -35,6 +35,21 @@ which leaves a short run little to lose and a long one few files."""
 FIRST_SECONDS = 5.0
 
 
+def failure(owner: str, row_id: str, reason: str, error: str, payload: str) -> dict[str, Any]:
+    """A row that could not be done, of the type `FAILURE`."""
+    return {
+        "key": quarantine_key(owner, row_id),
+        "reason": reason,
+        "error": error[:2000],
+        "payload": payload.encode("utf-8", "surrogatepass"),
+    }
+
+
+def quarantine_key(owner: str, row_id: str) -> str:
+    """What a row is called in `quarantine`; `owner`: the fingerprint of what could not do it."""
+    return f"{owner} {row_id}"
+
+
 @dataclass
 class Writer:
     """Appends to a model-made table and to `quarantine`, as the only one that does for `owner`.

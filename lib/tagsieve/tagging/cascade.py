@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
 from tagsieve.engines.handover import write_rows
+from tagsieve.engines.quarantine import close_quarantine
 from tagsieve.lake import TABLES, rows_table
 from tagsieve.lease import lease
 from tagsieve.ledger import StepRun
@@ -24,7 +25,6 @@ from tagsieve.tagging.llm import llm_fingerprint
 from tagsieve.tagging.memory import bank_folders, memory_fingerprint
 from tagsieve.tagging.work import (
     answers_of,
-    close_quarantine,
     count_queries,
     distinct_queries,
     pinned_samples,
@@ -122,7 +122,7 @@ def tag_cascade(context: Context, config: CascadeConfig, tagger: str) -> None:
     answered = todo.join(answers_of(context, tagger), "query_id", "left_semi")
     run.kept = answered.count()
     # What the memory tagger could not read, the language model has.
-    close_quarantine(context, memory, answered.select("query_id"))
+    close_quarantine(context, memory, "query_id", answered)
     run.metrics["llm_share"] = round(asked.input / count, 4)
     run.wrote("cascades")
 

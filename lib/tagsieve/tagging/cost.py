@@ -9,6 +9,7 @@ import pyarrow as pa
 from deltalake import QueryBuilder
 
 from tagsieve.engines.llm.fitting import Fitter, load_tokenizer
+from tagsieve.engines.microbatch import quarantine_key
 from tagsieve.lake import Lake
 from tagsieve.tagging.config import (
     CascadeConfig,
@@ -19,7 +20,6 @@ from tagsieve.tagging.config import (
     VllmTaggerConfig,
 )
 from tagsieve.tagging.llm import prompt_of
-from tagsieve.tagging.rows import quarantine_key
 from tagsieve.tagging.taggers import tagger_fingerprint
 
 SAMPLED = 2_000

@@ -11,10 +11,11 @@ from tagsieve.engines.actors import Counts
 from tagsieve.engines.llm import http, vllm
 from tagsieve.engines.llm.prompts import PromptTemplate, load_prompt
 from tagsieve.engines.llm.replies import ENGINE_DIED, Answer, NotAsked, Refusal
+from tagsieve.engines.microbatch import failure
 from tagsieve.ledger import fingerprint
 from tagsieve.tagging.config import HttpTaggerConfig, VllmTaggerConfig
 from tagsieve.tagging.replies import UNPARSEABLE, parse_tags
-from tagsieve.tagging.rows import failure, tagged_rows
+from tagsieve.tagging.rows import tagged_rows
 
 QUERY_TRUNCATED = "query_truncated"
 """Flag of a row whose query lost its middle."""

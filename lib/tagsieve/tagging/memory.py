@@ -14,11 +14,12 @@ from tagsieve.engines.encoders import (
     dtype_of,
     packaged_minilm,
 )
+from tagsieve.engines.microbatch import failure
 from tagsieve.engines.models import model_digest
 from tagsieve.ledger import fingerprint
 from tagsieve.tagging.bank import Bank, Prediction, bank_digest, read_card
 from tagsieve.tagging.config import MemoryTaggerConfig
-from tagsieve.tagging.rows import failure, tagged_rows
+from tagsieve.tagging.rows import tagged_rows
 
 BUILTIN = Path(__file__).parent / "banks" / "builtin"
 

@@ -17,18 +17,3 @@ def tagged_rows(tagger: str, run_id: str, rows: Sequence[Mapping[str, Any]]) -> 
     """Rows of one tagger in one run as Arrow; missing columns are null."""
     told = {"tagger": tagger, "run_id": run_id}
     return pa.Table.from_pylist([{**row, **told} for row in rows], schema=TAGGED)
-
-
-def failure(tagger: str, query_id: str, reason: str, error: str, payload: str) -> dict[str, Any]:
-    """A query that got no tags, for the quarantine."""
-    return {
-        "key": quarantine_key(tagger, query_id),
-        "reason": reason,
-        "error": error[:2000],
-        "payload": payload.encode("utf-8", "surrogatepass"),
-    }
-
-
-def quarantine_key(tagger: str, query_id: str) -> str:
-    """What a query of one tagger is called in `quarantine`."""
-    return f"{tagger} {query_id}"

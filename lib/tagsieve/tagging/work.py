@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import pyarrow as pa
@@ -13,16 +13,14 @@ from pyspark.sql import functions as F
 from tagsieve.engines.context import Context
 from tagsieve.engines.microbatch import Writer
 from tagsieve.engines.pending import do_pending
+from tagsieve.engines.quarantine import quarantined
 from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun
 from tagsieve.tagging.config import SingleTaggerConfig
-from tagsieve.tagging.rows import quarantine_key
 from tagsieve.tagging.taggers import actors_of
 
 OVER_BUDGET = "over_budget"
 """Queries left for a later run because the budget is spent: counted as rejected, stored nowhere."""
-
-TAG_STEPS = ("tag", "replay")
 
 
 def distinct_queries(samples: DataFrame) -> DataFrame:
@@ -54,47 +52,14 @@ def answers_of(context: Context, tagger: str) -> DataFrame:
     return rows.where(F.col("tagger") == tagger)
 
 
-def quarantined_of(context: Context, tagger: str, reasons: Sequence[str] = ()) -> DataFrame:
-    """`query_id` of what lies in quarantine for a tagger, for any of `reasons` (none: for all)."""
-    rows = _quarantine(context, tagger).where(F.col("resolved_by").isNull())
-    if reasons:
-        rows = rows.where(F.col("reason").isin(*reasons))
-    return rows.select("query_id").distinct()
-
-
 def unanswered(
     context: Context, queries: DataFrame, tagger: str, quarantined_for: str | None = None
 ) -> DataFrame:
     """Those of `queries` that have no row of a tagger and do not lie in quarantine, for it or for
     the tagger that it leaves them to."""
     seen = answers_of(context, tagger).select("query_id")
-    seen = seen.unionByName(quarantined_of(context, quarantined_for or tagger))
+    seen = seen.unionByName(quarantined(context, quarantined_for or tagger, "query_id"))
     return queries.join(seen, "query_id", "left_anti")
-
-
-def quarantine_of_run(context: Context, tagger: str) -> DataFrame:
-    """`query_id` of what this run put into quarantine for a tagger."""
-    mine = F.col("run_id") == context.run.run_id
-    return _quarantine(context, tagger).where(mine).select("query_id").distinct()
-
-
-def _quarantine(context: Context, tagger: str) -> DataFrame:
-    """The quarantine of a tagger, with its `query_id`."""
-    prefix = quarantine_key(tagger, "")
-    rows = context.lake.read(context.engines.spark, "quarantine")
-    ours = F.col("step").isin(*TAG_STEPS) & F.col("key").startswith(prefix)
-    return rows.where(ours).withColumn("query_id", F.expr(f"substring(key, {len(prefix) + 1})"))
-
-
-def close_quarantine(
-    context: Context, tagger: str, queries: DataFrame, spare_own: bool = False
-) -> None:
-    """Mark what lies in quarantine for these `query_id` as resolved by this run; `spare_own`: not
-    what this run itself put there."""
-    open_rows = quarantined_of(context, tagger).join(queries.distinct(), "query_id", "left_semi")
-    keys = open_rows.select(F.concat(F.lit(quarantine_key(tagger, "")), "query_id").alias("key"))
-    if not keys.isEmpty():
-        context.lake.resolve(keys, context.run.run_id, spare_own)
 
 
 def writer_of(lake: Lake, tagger: str) -> Writer:
