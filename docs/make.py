@@ -55,7 +55,11 @@ def _walk(
 
 
 def _references(field: dict[str, Any]) -> list[str]:
-    nested = [field, field.get("items", {}), *field.get("anyOf", ()), *field.get("oneOf", ())]
+    nested = [
+        part
+        for place in (field, field.get("items", {}))
+        for part in (place, *place.get("anyOf", ()), *place.get("oneOf", ()))
+    ]
     return [part["$ref"] for part in nested if "$ref" in part]
 
 

@@ -17,7 +17,7 @@ from tagsieve.cli import main
 from tagsieve.errors import RunError
 from tagsieve.lake import TABLES, Lake
 from tagsieve.plan import plan
-from tagsieve.recipe import STEPS, Recipe, load_recipe
+from tagsieve.recipe import DEFAULT_STEPS, STEPS, Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "conf" / "recipes" / "demo.yaml"
@@ -219,7 +219,7 @@ def test_describe_of_the_sample_pool_is_within_a_factor_of_two_and_writes_nothin
         assert rows[source.pool] / 2 <= plan(of_pool, ["ingest"])[0].rows <= rows[source.pool] * 2
     done = CliRunner().invoke(main, ["describe", str(DEMO), lake])
     assert done.exit_code == 0, done.output
-    assert all(re.search(rf"│ {step} ", done.stdout) for step in STEPS)
+    assert all(re.search(rf"│ {step} ", done.stdout) for step in DEFAULT_STEPS)
     assert "Nothing was run." in done.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -237,7 +237,7 @@ def test_init_writes_a_recipe_that_is_valid_and_refuses_to_overwrite(tagsieve, t
     assert done.exit_code == 0
     made = load_recipe(str(tmp_path / "recipe.yaml"))
     assert (made.inputs[0].path, made.inputs[0].pool) == ('my "{pool}" ünï 🙂/*.json', "2024")
-    assert made.steps == STEPS
+    assert made.steps == DEFAULT_STEPS
     before = (tmp_path / "recipe.yaml").read_text()
     refused = tagsieve("init", "--pool", "other")
     assert refused.exit_code == 2

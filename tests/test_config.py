@@ -9,7 +9,7 @@ import yaml
 
 from tagsieve.config import RecipeModel, apply_overrides, validate
 from tagsieve.errors import UsageError
-from tagsieve.recipe import STEPS, Recipe, load_recipe
+from tagsieve.recipe import DEFAULT_STEPS, Recipe, load_recipe
 
 INPUTS = [{"path": "a.jsonl", "pool": "alpaca"}, {"path": "b.json", "pool": "code"}]
 SMALLEST = {"lake": "lakes/x", "inputs": INPUTS}
@@ -34,7 +34,7 @@ def recipe_file(tmp_path):
 
 def test_recipe_smallest_has_all_steps_and_defaults(recipe_file):
     recipe = load_recipe(recipe_file(yaml.safe_dump(SMALLEST)))
-    assert recipe.steps == STEPS
+    assert recipe.steps == DEFAULT_STEPS
     assert recipe.inputs[0].pool == "alpaca"
     assert recipe.inputs[0].shape == "auto"
     assert recipe.ingest.empty_response == "reject"

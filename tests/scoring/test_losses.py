@@ -81,7 +81,10 @@ def test_scores_by_losses_equal_a_plain_pass(engine, reference, config, expected
 def test_scores_of_a_later_turn_are_given_its_instruction_or_all_before(engine, reference):
     earlier = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello.")]
     later = turn("And a poem?", "Roses are red.", earlier)
-    alone, whole = ResponseLossConfig(**COMMON), ResponseLossConfig(**COMMON, context="conversation")
+    alone, whole = (
+        ResponseLossConfig(**COMMON),
+        ResponseLossConfig(**COMMON, context="conversation"),
+    )
     before = f"Be brief.\n\n{wizard('Hi')}Hello.\n\n{wizard('And a poem?')}"
     wanted = reference.loss("Roses are red.", wizard("And a poem?"))
     assert scored(engine, alone, [later]) == pytest.approx([wanted], rel=1e-4)
@@ -95,7 +98,9 @@ def test_scores_of_a_later_turn_are_given_its_instruction_or_all_before(engine, 
 
 def test_answers_are_the_same_bits_in_any_company(engine):
     random = np.random.default_rng(0)
-    texts = [tuple(random.integers(2, 250, n).tolist()) for n in (3, 30, 40, 90, 200, *range(5, 45))]
+    texts = [
+        tuple(random.integers(2, 250, n).tolist()) for n in (3, 30, 40, 90, 200, *range(5, 45))
+    ]
     questions = [Losses(text, 1 + len(text) // 3) for text in texts]
     questions += [NextToken(text, (7, 9, 11)) for text in texts]
     together = asyncio.run(engine.answer(questions))
