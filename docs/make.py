@@ -47,15 +47,25 @@ def _walk(
         if not models or shown >= set(models):  # plain, or the settings are listed already
             yield key, _default(field, name in node.get("required", ())), _what(field)
             continue
+        # Of several kinds, what they have in common is said once.
+        kinds: dict[tuple[str, str, str], list[str]] = {}
         for model, told in models.items():
             shown.add(model)
-            kind = told["properties"].get("kind", {}).get("const")
-            which = f" ({kind})" if kind and len(models) > 1 else ""
-            yield from _walk(schema, told, f"{key}{which}.N." if many else f"{key}{which}.", shown)
+            fields = told["properties"]
+            kind = fields.get("kind", fields.get("strategy", {})).get("const", "")
+            for row in _walk(schema, told, ".N." if many else ".", shown):
+                kinds.setdefault(row, []).append(kind)
+        for (rest, default, text), which in kinds.items():
+            told = "" if len(which) == len(models) else f" ({', '.join(which)})"
+            yield f"{key}{told}{rest}", default, text
 
 
 def _references(field: dict[str, Any]) -> list[str]:
-    nested = [field, field.get("items", {}), *field.get("anyOf", ()), *field.get("oneOf", ())]
+    nested = [
+        part
+        for place in (field, field.get("items", {}))
+        for part in (place, *place.get("anyOf", ()), *place.get("oneOf", ()))
+    ]
     return [part["$ref"] for part in nested if "$ref" in part]
 
 

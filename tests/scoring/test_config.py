@@ -4,9 +4,11 @@ import shutil
 
 import pytest
 
+from scored import add_pairs
 from tagsieve.config import validate
 from tagsieve.engines.config import RayConfig
 from tagsieve.errors import UsageError
+from tagsieve.plan import plan
 from tagsieve.recipe import DEFAULT_STEPS, Recipe
 from tagsieve.scoring import ScoreConfig, check_scorers, scorer_fingerprints
 
@@ -81,6 +83,10 @@ def test_fingerprint_of_tags_names_the_version():
         ({"scorers": []}, r"score\.scorers is empty"),
         ({"scorers": [{"kind": "ifd", "name": "i", "model": "/no/such"}]}, "'/no/such': no such"),
         ({"scorers": [{"kind": "length", "name": "l", "tokenizer": "/no/such"}]}, "no such folder"),
+        (
+            {"scorers": [{"kind": "turns", "name": "t"}], "engine_args": {"quantization": "fp8"}},
+            "quantization may change the scores",
+        ),
     ],
 )
 def test_what_is_not_there_is_refused_before_an_engine_starts(settings, message):
@@ -98,3 +104,16 @@ def test_more_gpus_than_there_are_and_unfit_prompts_are_refused(tiny_llama, tmp_
     config = ScoreConfig(scorers=[{**ifd, "prompt": str(prompt)}])
     with pytest.raises(UsageError, match=r"lacks \{instruction\}"):
         check_scorers(config, RayConfig())
+
+
+def test_plan_of_score_counts_the_scores_and_has_no_time_for_a_model_that_never_ran(
+    lake, tiny_llama
+):
+    add_pairs(lake)
+    turns = {"kind": "turns", "name": "turns"}
+    ifd = {"kind": "ifd", "name": "ifd", "model": tiny_llama}
+    for scorers, timed in (([turns], True), ([turns, ifd], False)):
+        recipe = Recipe(lake=lake.root, steps=["score"], score={"scorers": scorers})
+        (planned,) = plan(recipe, ["score"])
+        assert (planned.rows, planned.unit) == (5 * len(scorers), "scores")
+        assert (planned.seconds is not None) == timed

@@ -150,24 +150,6 @@ def test_score_sets_aside_what_it_cannot_score_once(lake, make_context, tiny_lla
     assert (second.known, second.kept, second.quarantined) == (12, 4, {})
 
 
-def test_score_quarantines_what_is_no_number(lake, make_context, tiny_llama, tmp_path):
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    broken = AutoModelForCausalLM.from_pretrained(tiny_llama)
-    token = AutoTokenizer.from_pretrained(tiny_llama)("z")["input_ids"][-1]
-    with torch.no_grad():
-        broken.get_input_embeddings().weight[token] = float("nan")
-    broken.save_pretrained(tmp_path)
-    AutoTokenizer.from_pretrained(tiny_llama).save_pretrained(tmp_path)
-    add_pairs(lake, [("Hi", "fine"), ("Hi", "z z")])
-    model = {"model": str(tmp_path), "dtype": "float32"}
-    config = ScoreConfig(scorers=[{"kind": "perplexity", "name": "p", **model}])
-    done = run(make_context, config)
-    assert (done.kept, done.quarantined) == (1, {"nan_score": 1})
-    assert lake.arrow("quarantine")["payload"][0].as_py() == b"Hi\n\nz z"
-
-
 def test_score_counts_lengths_turns_and_tags(lake, make_context, tiny_llama):
     turns = [("user", "How  are\u2003you?"), ("assistant", "I'm fine, 谢谢."), ("user", "Ok"),
              ("assistant", "Bye")]  # fmt: skip
@@ -211,25 +193,6 @@ def test_score_with_a_limit_scores_only_that_many_turns(lake, make_context, make
     done = run(make_context, config, limit=2)
     assert (done.input, done.kept, done.known) == (10, 10, 0)
     assert {len(scores_of(lake, name)) for name in named(config).values()} == {2}
-
-
-def test_score_in_any_chunks_and_order_gives_the_same_bits(lake, make_context, make_config):
-    pairs = [(f"{a} ({n})", b * (1 + n % 3)) for n in range(6) for a, b in PAIRS[:3]]
-    add_pairs(lake, pairs)
-    config = make_config("ifd")
-    run(make_context, config)
-    other = type(lake)(lake.root + "-2")
-    add_pairs(other, pairs[::-1])
-    context = make_context("score")
-    chunked = make_config("ifd", chunk_turns=5)
-    context = context.__class__(other, context.engines, context.run, context.console)
-    context.run.lake = other
-    score(context, chunked)
-    name = named(config)["ifd"]
-    one, two = ({key: row["value"] for key, row in scores_of(at, name).items()}
-                for at in (lake, other))  # fmt: skip
-    assert one == two
-    assert len(one) == 18
 
 
 def test_score_of_a_model_is_refused_while_another_run_is_at_it(lake, make_context, make_config):

@@ -115,6 +115,17 @@ class CausalLM:
         found: torch.Tensor = self._head(states.to(self._head.weight.dtype)).float()
         return found
 
+    def logits_of(self, states: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+        """Logits of a few tokens at some positions: states [n, d] give float32 [n, len(tokens)].
+
+        Summed in float64 in one order, so that they depend on their own state alone.
+        """
+        chosen = list(tokens)
+        weights = self._head.weight[chosen].double()
+        found = (states.double().unsqueeze(1) * weights.unsqueeze(0)).sum(-1)
+        bias = getattr(self._head, "bias", None)
+        return (found if bias is None else found + bias[chosen].double()).float()
+
     def tiles(self, tokens: Sequence[Sequence[int]], hidden: bool = False) -> Iterator[Tile]:
         """All texts, given by their token ids, in tiles, the longest first; the model's head is not
         run (see `logits`).

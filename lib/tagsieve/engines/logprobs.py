@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _LOGITS = 2**25
 """Logits held at once: 128 MiB of float32."""
 
+_ROWS = 64
+
 
 @dataclass(frozen=True)
 class Losses:
@@ -33,7 +35,8 @@ class Losses:
 
 @dataclass(frozen=True)
 class NextToken:
-    """Asks for the log-probabilities of `among` as the token after `tokens`."""
+    """Asks for the logits of `among` as the token after `tokens`, up to a number that is added to
+    all of them (their log-probabilities are such logits)."""
 
     tokens: tuple[int, ...]
     among: tuple[int, ...]
@@ -87,20 +90,20 @@ class TransformersLogprobs:
     def _losses(self, tile: Tile, asked: Sequence[Any]) -> list[Array]:
         import torch
 
-        size, length = tile.ids.shape
-        wanted = torch.zeros((size, length - 1), dtype=torch.bool)
+        wanted = torch.zeros(tile.ids.shape, dtype=torch.bool)
         for line, question in enumerate(asked):
             wanted[line, question.start - 1 : len(question.tokens) - 1] = True
-        states = tile.states[:, :-1].flatten(0, 1)
-        targets, wanted = tile.ids[:, 1:].flatten(), wanted.flatten()
+        wanted = wanted.flatten()
+        states, targets = tile.states.flatten(0, 1), tile.ids.roll(-1, 1).flatten()
         losses = torch.zeros(len(targets), device=targets.device)
-        # Blocks of one size, and no other choice of positions: their shape decides the last bits.
-        block = max(1, _LOGITS // self._model.vocabulary)
+        # Blocks of one size, and no other choice of positions: their shape decides the last bits,
+        # and in a shape that is no multiple of the kernel's also the place does.
+        block = max(1, _LOGITS // self._model.vocabulary // _ROWS) * _ROWS
         for start in range(0, len(targets), block):
             part = slice(start, start + block)
             if wanted[part].any():
                 losses[part] = _cross_entropy(self._model.logits(states[part]), targets[part])
-        found = losses.view(size, length - 1).cpu().numpy()
+        found = losses.view(tile.ids.shape).cpu().numpy()
         return [
             found[line, question.start - 1 : len(question.tokens) - 1].copy()
             for line, question in enumerate(asked)
@@ -110,10 +113,13 @@ class TransformersLogprobs:
         import torch
 
         lines = torch.arange(len(tile.ids), device=tile.ids.device)
-        last = (tile.mask.sum(1) - 1).clamp(min=0)
-        logits = torch.log_softmax(self._model.logits(tile.states[lines, last]), dim=1)
-        found = logits.cpu().numpy()
-        return [found[line, list(question.among)] for line, question in enumerate(asked)]
+        states = tile.states[lines, (tile.mask.sum(1) - 1).clamp(min=0)]
+        found: dict[tuple[int, ...], Array] = {}
+        for question in asked:
+            if question.among not in found:
+                logits = self._model.logits_of(states, question.among)
+                found[question.among] = logits.cpu().numpy()
+        return [found[question.among][line] for line, question in enumerate(asked)]
 
 
 def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

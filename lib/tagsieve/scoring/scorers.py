@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from tagsieve.engines.actors import ActorSpec
 from tagsieve.engines.config import RayConfig
 from tagsieve.engines.encoders import Dtype, dtype_of
+from tagsieve.engines.llm.vllm import HOW_FAST, NO_VLLM
 from tagsieve.engines.models import model_digest, model_folder
 from tagsieve.engines.ray import count_gpus, share_of_cores
 from tagsieve.errors import UsageError
@@ -119,11 +120,15 @@ def check_scorers(config: ScoreConfig, ray_config: RayConfig) -> None:
             from tagsieve.scoring.deita import digit_tokens
 
             digit_tokens(scorer, load_tokenizer(model_folder(scorer.model, scorer.revision)))
+    given = sorted(set(config.engine_args) - HOW_FAST)
+    if given:
+        raise UsageError(
+            f"score.engine_args: {', '.join(given)} may change the scores, and would be in no "
+            f"fingerprint; known here: {', '.join(sorted(HOW_FAST))}"
+        )
     if ray_config.address or os.environ.get("RAY_ADDRESS"):
         return  # the cluster has its own environment
     if any(scorer.backend == "vllm" for scorer in config.by_model) and find_spec("vllm") is None:
-        from tagsieve.engines.llm.vllm import NO_VLLM
-
         raise UsageError(NO_VLLM)
     wanted, there = config.replicas * (config.gpus_per_replica or 0), count_gpus()
     if config.by_model and wanted > there:
