@@ -5,7 +5,7 @@
 Needs a GPU with 40 GB, 64 GB of memory, and of tagsieve's packages only numpy, scipy and torch.
 Vectors of 4,096 dimensions in 4,000 bunches whose centres are alike to very different degrees.
 
-repr_filter: 1M rows, of which some 9,000 are taken, block by block from GPU memory; the limit is
+repr_filter: 1M rows, of which some tens of thousands are taken, block by block from GPU memory; the limit is
 the time that the products of all rows with the rows taken before them take at the rate of one large
 product of the same precision. Ids equal to the CPU's on a part. kcenter: 1M rows, float32 in host
 memory, float16 on the GPU; the limit of the loop is reading all rows once a centre at the rate of a
@@ -37,7 +37,7 @@ from tagsieve.selection.repr_filter import ReprFilter
 
 DIMENSION = 4096
 BUNCHES = 4_000
-TAU, SIZE = 0.9, 20_000
+TAU, SIZE = 0.9, 100_000
 CENTRES = 300
 PART = 40_000
 """Rows on which the CPU's ids are compared."""

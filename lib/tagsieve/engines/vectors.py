@@ -95,8 +95,9 @@ class Products:
         import torch
 
         full = on_device(vectors) if isinstance(vectors, np.ndarray) else vectors.to(self.device)
-        units = full * (1 / torch.linalg.vector_norm(full, dim=1, keepdim=True))
-        return Vectors(full, units.to(self.dtype))
+        scale = 1 / torch.linalg.vector_norm(full, dim=1, keepdim=True)
+        units = torch.empty_like(full, dtype=self.dtype)
+        return Vectors(full, torch.mul(full, scale, out=units))
 
     def units(self, vectors: Array) -> torch.Tensor:
         """Vectors (float32 [n, d], none zero) scaled to unit length, on the device."""
