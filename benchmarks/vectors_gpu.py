@@ -5,12 +5,12 @@
 Needs a GPU with 40 GB, 64 GB of memory, and of tagsieve's packages only numpy, scipy and torch.
 Vectors of 4,096 dimensions in 4,000 bunches whose centres are alike to very different degrees.
 
-repr_filter: 1M rows, of which some tens of thousands are taken, block by block from GPU memory; the limit is
-the time that the products of all rows with the rows taken before them take at the rate of one large
-product of the same precision. Ids equal to the CPU's on a part. kcenter: 1M rows, float32 in host
-memory, float16 on the GPU; the limit of the loop is reading all rows once a centre at the rate of a
-copy; beside it that loop itself, in float16 without any care for exactness. Ids equal to the CPU's
-on a part. dbscan: 200,000 vectors of 384 dimensions, all pairs within eps.
+repr_filter: 1M rows, of which some tens of thousands are taken, block by block from GPU memory; the
+limit is the time that the products of all rows with the rows taken before them take at the rate of
+one large product of the same precision. Ids equal to the CPU's on a part. kcenter: 1M rows, float32
+in host memory, float16 on the GPU; the limit of the loop is reading all rows once a centre at the
+rate of a copy; beside it that loop itself, in float16 without any care for exactness. Ids equal to
+the CPU's on a part. dbscan: 200,000 vectors of 384 dimensions, all pairs within eps.
 """
 
 from __future__ import annotations
