@@ -105,7 +105,9 @@ def test_pool_sets_aside_the_one_row_that_kills_its_engine(run_pool):
 
 def test_pool_stops_with_the_engines_own_error_when_it_keeps_dying(run_pool):
     settings = {"poison": range(1, 100)}
-    with pytest.raises(RunError, match=r"engine died 3 times in a row \(tag\.restarts=2\), last"):
+    with pytest.raises(
+        RunError, match=r"engine died 3 times in a row \(double\.restarts=2\), last"
+    ):
         run_pool(settings=settings, restarts=2)
 
 
