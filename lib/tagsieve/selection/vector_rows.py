@@ -15,8 +15,13 @@ from pyspark.sql import DataFrame
 from tagsieve.engines.context import Context
 from tagsieve.engines.vectors import Array
 
-GROUP_BYTES = 16 * 2**20
-"""Of vectors read at once."""
+WRITTEN = {
+    # Of vectors read at once.
+    "parquet.block.size": 16 * 2**20,
+    # Vectors do not repeat and do not get smaller.
+    "parquet.enable.dictionary": False,
+    "compression": "none",
+}
 
 COLUMNS = {"pool": pa.string(), "sample_id": pa.string(), "score": pa.float64()}
 """What the files hold beside `vector`."""
@@ -115,10 +120,8 @@ def write_vectors(context: Context, rows: DataFrame, name: str) -> VectorRows:
     """Write a sorted Spark frame (`pool`, `sample_id`, `score`, `vector`) to the run's work folder,
     from where workers read it."""
     folder = context.lake.work_uri(context.run.run_id, name)
-    writer = rows.select(*COLUMNS, "vector").write.mode("overwrite")
-    # Vectors do not repeat and do not get smaller.
-    options = {"parquet.block.size": GROUP_BYTES, "parquet.enable.dictionary": False}
-    writer.options(compression="none", **options).parquet(context.lake.spark_uri(folder))
+    writer = rows.select(*COLUMNS, "vector").write.mode("overwrite").options(**WRITTEN)
+    writer.parquet(context.lake.spark_uri(folder))
     groups = tuple(_groups(folder))
     return VectorRows(folder, groups, _width(VectorRows(folder, groups, 0)))
 
