@@ -8,7 +8,7 @@ from pathlib import Path
 
 SCRIPTS = (
     "start_up.py", "memory_tagger.py", "pools.py", "tagging.py", "cascade.py", "ontology.py",
-    "table.py",
+    "scoring.py", "table.py",
 )  # fmt: skip
 
 

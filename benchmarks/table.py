@@ -12,7 +12,7 @@ ORDER = (
     "start_up", "memory_tagger", "pools",
     "tagging_vllm", "tagging_http", "tagging_memory", "cascade",
     "ontology_scale", "ontology_semantic", "ontology_association", "ontology_truth",
-    "ontology_update", "ontology_funnel",
+    "ontology_update", "ontology_funnel", "scoring",
 )  # fmt: skip
 
 
