@@ -15,7 +15,7 @@ from pyspark.sql import DataFrame
 from tagsieve.engines.context import Context
 from tagsieve.engines.vectors import Array
 
-WRITTEN = {
+WRITTEN: dict[str, str | int | bool] = {
     # Of vectors read at once.
     "parquet.block.size": 16 * 2**20,
     # Vectors do not repeat and do not get smaller.
