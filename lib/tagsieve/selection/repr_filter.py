@@ -157,6 +157,8 @@ class ReprFilter:
                 numbers = left[first : first + step]
                 rows = block[numbers]
                 passed = self.taken.passed(rows, start)
+                if not len(passed):
+                    continue
                 chosen = _first_come(len(passed), *self.taken.alike(rows[passed]))
                 chosen = passed[chosen[: self._size - self.taken.count]]
                 self.taken.add(rows[chosen])
