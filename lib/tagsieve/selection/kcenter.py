@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tagsieve.engines.vectors import ROUNDING, Array, Products, device, on_device
+from tagsieve.engines.vectors import ROUNDING, Array, Products, device, on_device, products
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +111,7 @@ class Shard:
         for start in range(0, len(self._bounds), step):
             part = slice(start, start + step)
             scale = self._norms[part] * longest
-            far = (self._units[part] @ scaled.T).float()
+            far = products(self._units[part], scaled).float()
             far.mul_(-2 * scale[:, None]).add_(squares)
             near = far.amin(dim=1) + 2 * self._products.margin * scale
             near += self._norms[part] ** 2 * (1 + _FLOAT32)
