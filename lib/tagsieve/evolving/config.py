@@ -10,16 +10,20 @@ from tagsieve.engines.config import CommitConfig
 from tagsieve.engines.llm.config import DecodingConfig, HttpConfig, VllmConfig
 
 
-def _long() -> DecodingConfig:
-    return DecodingConfig(max_tokens=1024)
+class EvolveDecodingConfig(DecodingConfig):
+    """How a variant, or its scores, are decoded."""
+
+    max_tokens: int = Field(
+        1024, ge=1, description="Most tokens of an answer; one that is cut goes to quarantine."
+    )
 
 
 class EvolveVllmConfig(VllmConfig):
     """A model in vLLM."""
 
     kind: Literal["vllm"] = Field("vllm", description="A model in vLLM.")
-    decoding: DecodingConfig = Field(
-        default_factory=_long, description="As of tag (vllm), with max_tokens of 1024."
+    decoding: EvolveDecodingConfig = Field(
+        default_factory=EvolveDecodingConfig, description="How the answer is decoded."
     )
 
 
@@ -27,8 +31,8 @@ class EvolveHttpConfig(HttpConfig):
     """Any OpenAI-compatible endpoint."""
 
     kind: Literal["http"] = Field("http", description="An OpenAI-compatible endpoint.")
-    decoding: DecodingConfig = Field(
-        default_factory=_long, description="As of tag (http), with max_tokens of 1024."
+    decoding: EvolveDecodingConfig = Field(
+        default_factory=EvolveDecodingConfig, description="How the answer is decoded."
     )
 
 

@@ -13,9 +13,9 @@ from tagsieve.engines.config import RayConfig
 from tagsieve.engines.llm.actors import engine_of, llm_actors
 from tagsieve.engines.llm.replies import ENGINE_DIED, Answer, NotAsked, Refusal
 from tagsieve.engines.microbatch import FAILURE, failure
-from tagsieve.evolving.config import EvolveConfig
+from tagsieve.evolving.config import EvolveConfig, EvolveVllmConfig
 from tagsieve.evolving.prompts import judge_fingerprint, judge_prompt
-from tagsieve.evolving.replies import INCOMPLETE, read_scores, shown_order
+from tagsieve.evolving.replies import INCOMPLETE, SCORES, read_scores, shown_order
 from tagsieve.lake import TABLES
 
 JUDGED = TABLES["judgements"].schema.append(pa.field("failure", FAILURE))
@@ -46,7 +46,8 @@ class Judge:
 
     def __init__(self, config: EvolveConfig, judge: str, run_id: str) -> None:
         self._config, self._judge, self._run_id = config, judge, run_id
-        schema = scores_schema(config.rounds + 1)
+        local = isinstance(config.ranker, EvolveVllmConfig)
+        schema = scores_schema(config.rounds + 1, local)
         self._engine = engine_of(config.ranker, judge_prompt(config), schema)
 
     async def start(self, counted: Counts) -> None:
@@ -109,20 +110,22 @@ def _shown(row: dict[str, Any], order: Sequence[int]) -> dict[str, str]:
     }
 
 
-def scores_schema(count: int) -> dict[str, Any]:
-    """JSON Schema of a judge's answer, for engines that can hold a model to it."""
+def scores_schema(count: int, local: bool) -> dict[str, Any]:
+    """JSON Schema of a judge's answer, for engines that can hold a model to it. `local`: with the
+    length of the list, which vendors of endpoints do not take."""
     item = {
         "type": "object",
         "properties": {
             "variant": {"type": "integer", "enum": list(range(1, count + 1))},
-            "score": {"type": "integer", "enum": [1, 2, 3, 4, 5, 6]},
+            "score": {"type": "integer", "enum": list(SCORES)},
         },
         "required": ["variant", "score"],
         "additionalProperties": False,
     }
+    limits = {"minItems": count, "maxItems": count} if local else {}
     return {
         "type": "object",
-        "properties": {"scores": {"type": "array", "items": item}},
+        "properties": {"scores": {"type": "array", "items": item, **limits}},
         "required": ["scores"],
         "additionalProperties": False,
     }

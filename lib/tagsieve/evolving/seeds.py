@@ -57,21 +57,21 @@ def with_chains(
     """`seeds` with `ids`, of the seed and its variants by round; `operators`, one for each round
     from 1; and `judgement_id`, of the group of all."""
     choices = F.array(*map(F.lit, operators))
-    chains = seeds.withColumns(
-        {"ids": F.array("seed_id"), "operators": F.array().cast("array<string>")}
-    )
-    for number in range(1, config.rounds + 1):
-        place = F.pmod(F.xxhash64(F.lit(config.seed), "seed_id", F.lit(number)), F.size(choices))
-        operator = F.element_at(choices, (place + 1).cast("int"))
-        variant = _hash(F.lit(generator), operator, F.element_at("ids", -1))
-        chains = chains.withColumns(
-            {
-                "ids": F.array_append("ids", variant),
-                "operators": F.array_append("operators", operator),
-            }
-        )
+
+    def operator(number: Column) -> Column:
+        drawn = F.xxhash64(F.lit(config.seed), "seed_id", number)
+        return F.element_at(choices, (F.pmod(drawn, F.size(choices)) + 1).cast("int"))
+
+    def evolved(ids: Column, chosen: Column) -> Column:
+        return F.array_append(ids, _hash(F.lit(generator), chosen, F.element_at(ids, -1)))
+
+    rounds = F.sequence(F.lit(1), F.lit(config.rounds))
     group = _hash(F.lit(judge), F.lit(str(config.seed)), F.element_at("ids", -1))
-    return chains.withColumn("judgement_id", group)
+    return (
+        seeds.withColumn("operators", F.transform(rounds, operator))
+        .withColumn("ids", F.aggregate("operators", F.array("seed_id"), evolved))
+        .withColumn("judgement_id", group)
+    )
 
 
 def _hash(*parts: Column) -> Column:

@@ -89,7 +89,7 @@ def _held(context: Context, config: EvolveConfig) -> Iterator[Work]:
         )
         with context.console.spark_progress(spark, "evolve"):
             samples = lake.read(spark, "samples", run.read["samples"])
-            seeds = context.stored("seeds", drawn_seeds(samples, config))
+            seeds = drawn_seeds(samples, config)
             chains = with_chains(seeds, config, generator, judge, names)
             work = Work(context, generator, judge, *writers, context.stored("chains", chains))
         yield work
@@ -116,8 +116,8 @@ def _work_off(
         if counted.get(NOT_ASKED):
             done = run.known + run.kept + run.quarantined.total()
             run.rejected[OVER_BUDGET] = run.input - done
-    run.metrics["training_rows"] = float(write_training_set(context, work, config))
-    run.metrics["seeds_in_quarantine"] = float(work.set_aside().count())
+    rows = write_training_set(context, work, config)
+    run.metrics |= {"training_rows": float(rows), "training_seeds": rows / (config.rounds + 1)}
 
 
 def _evolve(
