@@ -263,6 +263,18 @@ def test_evolve_keeps_to_the_budget_and_goes_on_in_the_next_run(
     assert len(training_set()) == 12
 
 
+def test_evolve_budget_of_the_generator_is_not_that_of_another_judge(
+    make_config, script, run, add_pairs, endpoint
+):
+    add_pairs(*QUERIES[:3])
+    judge = {"kind": "http", "base_url": endpoint.url, "model": "other"}
+    generator = {"budget": {"requests": 2}, "concurrency": 1}
+    done = run(make_config(generator=generator, judge=judge, rounds=1))
+    assert (done.kept, done.rejected) == (2, {"over_budget": 1})
+    assert (len(script.evolved), len(script.ranked)) == (2, 2)
+    assert done.metrics["requests"] == 4
+
+
 def test_evolve_with_a_limit_takes_only_that_many_seeds(
     make_config, script, run, add_pairs, training_set
 ):

@@ -111,9 +111,9 @@ def _work_off(
     run.metrics |= {"model_calls": 0.0, "variants": 0.0}
     if count:
         context.engines.ray()
-        counted = _evolve(context, config, work, todo)
-        counted = _score(context, config, work, todo, counted)
-        if counted.get(NOT_ASKED):
+        evolved = _evolve(context, config, work, todo)
+        scored = _score(context, config, work, todo, evolved)
+        if evolved.get(NOT_ASKED) or scored.get(NOT_ASKED):
             done = run.known + run.kept + run.quarantined.total()
             run.rejected[OVER_BUDGET] = run.input - done
     rows = write_training_set(context, work, config)
@@ -143,14 +143,14 @@ def _score(
     config: EvolveConfig,
     work: Work,
     todo: DataFrame,
-    counted: Mapping[str, float],
+    evolved: Mapping[str, float],
 ) -> dict[str, float]:
-    """The scores of the seeds whose variants are all there; gives what the actors counted, after
-    what was `counted` before."""
+    """The scores of the seeds whose variants are all there; gives what the actors counted.
+    `evolved`: what the generators did."""
     spec = judges_of(config, context.run.run_id, context.engines.ray_config)
     part = _part(context)
     # A judge that is the generator shares its budget.
-    before = dict(counted) if config.judge is None else {}
+    before = dict(evolved) if config.judge is None else {}
     try:
         with started(spec, part.run, before) as pool:
             do_rows(part, pool, config, work.judgements, work.lacking_judgements(todo), "groups")
@@ -159,7 +159,7 @@ def _score(
         for name in before.keys() & part.run.metrics.keys():
             part.run.metrics[name] -= before[name]
         _add(context.run, part.run)
-    return {**counted, **pool.counted}
+    return pool.counted
 
 
 def _part(context: Context) -> Context:
