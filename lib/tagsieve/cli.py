@@ -27,6 +27,7 @@ _STEP_HELP = {
     "tag": "Give every distinct query its tags.",
     "normalize": "Turn raw tags into an ontology version.",
     "analyze": "Diversity, complexity and recall of the pools.",
+    "evolve": "Make a scorer's training set: evolve seeds, score their variants.",
     "embed": "Give every conversation its vector.",
     "score": "Score every turn: DEITA, IFD, perplexity, lengths and others.",
     "select": "Choose a training set.",
@@ -115,7 +116,7 @@ def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | Non
         from tagsieve.runner import run_steps, show_outcome
 
         console = Console()
-        by_ray = {"tag", "embed"}
+        by_ray = {"tag", "evolve", "embed"}
         if "semantic" in loaded.normalize.steps:
             by_ray.add("normalize")
         if loaded.score.by_model:
@@ -148,7 +149,7 @@ def describe(recipe: str, overrides: tuple[str, ...]) -> None:
 @click.argument("overrides", nargs=-1, metavar="[key=value ...]")
 @click.option(
     "--step",
-    type=click.Choice(["tag", "embed"]),
+    type=click.Choice(["tag", "evolve", "embed"]),
     default="tag",
     show_default=True,
     help="Whose quarantine.",
@@ -164,7 +165,7 @@ def replay(
     reasons: tuple[str, ...],
     limit: int | None,
 ) -> None:
-    """Try again what the recipe's tagger or encoder has in quarantine."""
+    """Try again what the recipe's tagger, encoder, or generator and judge have in quarantine."""
     from tagsieve.console import Console
     from tagsieve.recipe import load_recipe
     from tagsieve.runner import run_replay

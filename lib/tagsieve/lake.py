@@ -367,6 +367,44 @@ TABLES: dict[str, Table] = {
             partition_by=("scorer",),
         ),
         _table(
+            "generations",
+            ("generation_id",),
+            {
+                "generation_id": _STRING,
+                "kind": _STRING,
+                "prompt_id": _STRING,
+                "parent_id": _STRING,
+                "model": _STRING,
+                "text": _STRING,
+                "run_id": _STRING,
+                "seed_id": _STRING,
+                "round": pa.int64(),
+                "operator": _STRING,
+                "prompt_tokens": pa.int64(),
+                "output_tokens": pa.int64(),
+            },
+            partition_by=("model",),
+        ),
+        _table(
+            "judgements",
+            ("judgement_id",),
+            {
+                "judgement_id": _STRING,
+                "kind": _STRING,
+                "group_id": _STRING,
+                "items": pa.list_(
+                    pa.struct([("id", _STRING), ("position", pa.int64()), ("score", pa.float64())])
+                ),
+                "criterion": _STRING,
+                "judge": _STRING,
+                "raw": _STRING,
+                "run_id": _STRING,
+                "prompt_tokens": pa.int64(),
+                "output_tokens": pa.int64(),
+            },
+            partition_by=("judge",),
+        ),
+        _table(
             "selections",
             ("selection", "pool", "sample_id"),
             {

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tagsieve.console import Console, duration
 from tagsieve.embedding.cost import embed_cost
+from tagsieve.evolving.config import EvolveConfig
 from tagsieve.ingest.config import Input
 from tagsieve.ingest.files import SourceFile, find_files
 from tagsieve.lake import Lake
@@ -22,6 +23,7 @@ TYPICAL_RATES: dict[StepName, float] = {
     "tag": 120,
     "normalize": 8_000,
     "analyze": 15_000,
+    "evolve": 1,
     "score": 8_000,
     "select": 14_000,
     "export": 3_000,
@@ -64,6 +66,7 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
             f"{', '.join(recipe.normalize.steps)}; min_count {recipe.normalize.min_count}",
         ),
         "analyze": (rows, "samples", "diversity, complexity, recall"),
+        "evolve": _evolved(recipe.evolve, rows),
         "embed": (vectors.samples, "samples", vectors.told) if vectors else (0, "samples", ""),
         "score": (
             rows * len(recipe.score.scorers),
@@ -90,8 +93,18 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
             seconds = cost.seconds
         if step == "score" and recipe.score.by_model and step not in earlier:
             seconds = None  # a model's time is known when it has run
+        if step == "evolve" and step not in earlier:
+            seconds = None
         planned.append(PlannedStep(step, count, unit, what, seconds))
     return planned
+
+
+def _evolved(config: EvolveConfig | None, rows: int) -> tuple[int, str, str]:
+    if config is None:
+        return 0, "seeds", "no section evolve in the recipe"
+    seeds = min(config.seeds, rows)
+    calls = seeds * (config.rounds + 1)
+    return seeds, "seeds", f"{config.what}, {config.rounds} rounds; at most {calls:,} calls"
 
 
 def show_plan(recipe: Recipe, steps: Sequence[StepName]) -> None:

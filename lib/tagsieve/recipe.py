@@ -13,6 +13,7 @@ from tagsieve.config import RecipeModel, apply_overrides, validate
 from tagsieve.embedding.config import EmbedConfig, SentenceEmbedConfig
 from tagsieve.engines.config import RayConfig, SparkConfig
 from tagsieve.errors import UsageError
+from tagsieve.evolving.config import EvolveConfig
 from tagsieve.ingest.config import IngestConfig, Input
 from tagsieve.ontology.config import AnalyzeConfig, NormalizeConfig
 from tagsieve.reporting.config import ExportConfig, ReportConfig
@@ -21,10 +22,12 @@ from tagsieve.selection.config import ComplexityFirstConfig, SelectConfig
 from tagsieve.tagging.config import MemoryTaggerConfig, TagConfig
 
 StepName = Literal[
-    "ingest", "tag", "normalize", "analyze", "embed", "score", "select", "export", "report"
-]
+    "ingest", "tag", "normalize", "analyze", "evolve", "embed", "score", "select", "export",
+    "report",
+]  # fmt: skip
 STEPS: tuple[StepName, ...] = (
-    "ingest", "tag", "normalize", "analyze", "embed", "score", "select", "export", "report",
+    "ingest", "tag", "normalize", "analyze", "evolve", "embed", "score", "select", "export",
+    "report",
 )  # fmt: skip
 DEFAULT_STEPS: tuple[StepName, ...] = (
     "ingest", "tag", "normalize", "analyze", "select", "export", "report",
@@ -44,6 +47,9 @@ class Recipe(RecipeModel):
     tag: TagConfig = Field(default_factory=MemoryTaggerConfig)
     normalize: NormalizeConfig = Field(default_factory=NormalizeConfig)
     analyze: AnalyzeConfig = Field(default_factory=AnalyzeConfig)
+    evolve: EvolveConfig | None = Field(
+        None, description="What the step evolve does; needed by it alone."
+    )
     embed: EmbedConfig = Field(default_factory=SentenceEmbedConfig)
     score: ScoreConfig = Field(default_factory=ScoreConfig)
     select: SelectConfig = Field(default_factory=ComplexityFirstConfig)

@@ -42,6 +42,12 @@ def _analyze(context: Context, recipe: Recipe) -> None:
     analyze(context, _version(context, recipe), recipe.analyze)
 
 
+def _evolve(context: Context, recipe: Recipe) -> None:
+    from tagsieve.evolving import check_evolve, evolve
+
+    evolve(context, check_evolve(recipe.evolve, recipe.ray))
+
+
 def _embed(context: Context, recipe: Recipe) -> None:
     from tagsieve.embedding import embed
 
@@ -107,6 +113,7 @@ STEP_FUNCTIONS: dict[StepName, StepFunction] = {
     "tag": _tag,
     "normalize": _normalize,
     "analyze": _analyze,
+    "evolve": _evolve,
     "embed": _embed,
     "score": _score,
     "select": _select,
@@ -134,6 +141,10 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
     if "tag" in steps:
         tagger_fingerprint(recipe.tag)
         check_tagger(recipe.tag, recipe.ray)
+    if "evolve" in steps:
+        from tagsieve.evolving import check_evolve
+
+        _check_writable("evolve.path", check_evolve(recipe.evolve, recipe.ray).path)
     if "embed" in steps:
         encoder_fingerprint(recipe.embed)
     if "score" in steps:
@@ -184,14 +195,18 @@ def run_replay(
     engines: Engines,
     limit: int | None = None,
 ) -> str:
-    """Try again what the recipe's tagger (`step` tag) or encoder (embed) has in quarantine, for any
-    of `reasons` (none: for all), as a run of its own; gives its id."""
+    """Try again what the recipe's tagger (`step` tag), encoder (embed) or generator and judge
+    (evolve) have in quarantine, for any of `reasons` (none: for all), as a run of its own; gives
+    its id."""
 
     def again(context: Context, recipe: Recipe) -> None:
-        from tagsieve import embedding, tagging
+        from tagsieve import embedding, evolving, tagging
 
         if step == "embed":
             embedding.replay(context, recipe.embed, reasons)
+        elif step == "evolve":
+            config = evolving.check_evolve(recipe.evolve, recipe.ray)
+            evolving.replay(context, config, reasons)
         else:
             tagging.replay(context, recipe.tag, reasons)
 

@@ -112,7 +112,7 @@ class ActorPool:
     """Maps chunks to results over `spec.replicas` actors."""
 
     def __init__(self, spec: ActorSpec) -> None:
-        self._spec = spec
+        self.spec = spec
         self._status: Callable[[str], None] = lambda text: None  # noqa: ARG005
         self.counted: dict[str, float] = {}
         self.restarts = 0
@@ -125,7 +125,7 @@ class ActorPool:
     def start(self) -> None:
         """Start the actors, so that they load their models while something else goes on."""
         self._began = time.monotonic()
-        self._slots = [self._new_slot() for _ in range(self._spec.replicas)]
+        self._slots = [self._new_slot() for _ in range(self.spec.replicas)]
 
     def stop(self) -> None:
         """End the actors."""
@@ -163,7 +163,7 @@ class ActorPool:
     def _new_slot(self) -> _Slot:
         import ray
 
-        spec = self._spec
+        spec = self.spec
         actor = (
             ray.remote(spec.cls)
             .options(
@@ -182,11 +182,11 @@ class ActorPool:
         there = ray.cluster_resources()
         lacking = [
             f"{name} {amount:g} of {there.get(name, 0):g}"
-            for name, amount in (("CPU", self._spec.cpus), ("GPU", self._spec.gpus))
+            for name, amount in (("CPU", self.spec.cpus), ("GPU", self.spec.gpus))
             if amount > there.get(name, 0)
         ]
         told = f"; an actor asks for {', '.join(lacking)} in the cluster" if lacking else ""
-        return f"{self._spec.label}: starting the model, {seconds:.0f} s{told}"
+        return f"{self.spec.label}: starting the model, {seconds:.0f} s{told}"
 
     def _fill(self, source: Iterator[pa.Table], more: bool) -> bool:
         """Hand out chunks; False once the source has no more, or a budget is spent."""
@@ -198,7 +198,7 @@ class ActorPool:
             if self._again and not slot.units:
                 self._send(slot, self._again.popleft())
             while more and not self._again and not slot.alone:
-                if len(slot.units) >= self._spec.in_flight:
+                if len(slot.units) >= self.spec.in_flight:
                     break
                 rows = next(source, None)
                 if rows is None:
@@ -228,7 +228,7 @@ class ActorPool:
             kind = type(error.cause) if isinstance(error, RayTaskError) else type(error)
             raise kind(_message(error)) from error
         except RayTaskError as error:
-            raise RunError(f"{self._spec.label}: {_message(error)}") from error
+            raise RunError(f"{self.spec.label}: {_message(error)}") from error
         if ref == slot.started:
             slot.ready = True
             self.start_seconds = self.start_seconds or round(time.monotonic() - self._began, 3)
@@ -244,7 +244,7 @@ class ActorPool:
 
     def _sentenced(self) -> Iterator[pa.Table]:
         for unit, error in self._suspects:
-            yield self._spec.killed_by(unit.rows, error)
+            yield self.spec.killed_by(unit.rows, error)
         self._suspects.clear()
 
     def _bury(self, slot: _Slot, error: Exception) -> None:
@@ -263,15 +263,15 @@ class ActorPool:
                 rows = (unit.rows.slice(n, 1) for n in range(unit.rows.num_rows))
                 self._again.extendleft(_Unit(row, 1) for row in rows)
         deaths = slot.deaths + 1
-        if deaths <= self._spec.restarts:
+        if deaths <= self.spec.restarts:
             self.restarts += 1
-            self._status(f"{self._spec.label}: an actor died and is started again")
+            self._status(f"{self.spec.label}: an actor died and is started again")
             self._slots.append(self._new_slot())
             self._slots[-1].deaths = deaths
         elif not self._slots:
             raise RunError(
-                f"{self._spec.label}: the engine died {deaths} times in a row "
-                f"({self._spec.label}.restarts={self._spec.restarts}), last of: {_message(error)}"
+                f"{self.spec.label}: the engine died {deaths} times in a row "
+                f"({self.spec.label}.restarts={self.spec.restarts}), last of: {_message(error)}"
             ) from error
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -12,6 +13,7 @@ from tagsieve.engines.config import CommitConfig
 from tagsieve.engines.context import Context
 from tagsieve.engines.handover import read_chunks, write_rows
 from tagsieve.engines.microbatch import Writer, commit_batches
+from tagsieve.ledger import StepRun
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -34,31 +36,55 @@ def do_pending(
     Counts in the step's run what was kept and quarantined, what the actors counted and how they
     started. `unit`: what the rows are, in the plural.
     """
-    run, lake, console = context.run, context.lake, context.console
-    folder = lake.work_uri(run.run_id, writer.owner.replace(" ", "-"))
+    with started(spec, context.run) as pool:
+        count = do_rows(context, pool, commits, writer, pending, unit, found, committed)
+    return count, not pool.counted.get(NOT_ASKED)
+
+
+@contextmanager
+def started(
+    spec: ActorSpec, run: StepRun, counted: Mapping[str, float] | None = None
+) -> Iterator[ActorPool]:
+    """Actors that load their models while the block looks for work, ended with it; what they
+    counted and how they started goes into the metrics of `run`. `counted`: what earlier actors
+    have, where both share a budget."""
     pool = ActorPool(spec)
+    pool.counted |= counted or {}
     try:
-        # The models load while Spark looks for the work.
         pool.start()
-        with console.spark_progress(context.engines.spark, spec.label):
-            count = write_rows(lake, pending, folder)
-            found(count)
-        if not count:  # nobody waits for the models then
-            return 0, True
-        progress = console.progress(spec.label, count, unit)
-        results = pool.map(read_chunks(folder, spec.chunk_rows), progress.show)
-        commit_rows = spec.rows_per_commit(commits.commit_rows)
-        for rows in commit_batches(
-            writer, results, run, progress, commits.commit_seconds, commit_rows
-        ):
-            committed(rows)
+        yield pool
     finally:
         pool.stop()
-        counted = {name: value for name, value in pool.counted.items() if name != NOT_ASKED}
+        shown = {name: value for name, value in pool.counted.items() if name != NOT_ASKED}
         run.metrics |= {
             "model_calls": 0.0,
-            **counted,
+            **shown,
             "engine_start_seconds": pool.start_seconds,
             "engine_restarts": float(pool.restarts),
         }
-    return count, not pool.counted.get(NOT_ASKED)
+
+
+def do_rows(
+    context: Context,
+    pool: ActorPool,
+    commits: CommitConfig,
+    writer: Writer,
+    pending: DataFrame,
+    unit: str,
+    found: Callable[[int], None] = lambda count: None,  # noqa: ARG005
+    committed: Callable[[pa.Table], None] = lambda rows: None,  # noqa: ARG005
+) -> int:
+    """As `do_pending`, by actors that are started already, and may be asked more than once."""
+    run, lake, console, spec = context.run, context.lake, context.console, pool.spec
+    folder = lake.work_uri(run.run_id, writer.owner.replace(" ", "-"))
+    with console.spark_progress(context.engines.spark, spec.label):
+        count = write_rows(lake, pending, folder)
+        found(count)
+    if not count:  # nobody waits for the models then
+        return 0
+    progress = console.progress(spec.label, count, unit)
+    results = pool.map(read_chunks(folder, spec.chunk_rows), progress.show)
+    commit_rows = spec.rows_per_commit(commits.commit_rows)
+    for rows in commit_batches(writer, results, run, progress, commits.commit_seconds, commit_rows):
+        committed(rows)
+    return count

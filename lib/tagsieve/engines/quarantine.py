@@ -82,7 +82,13 @@ def try_again(
         run.rejected[GONE] = gone
     if context.limit is not None:
         run.input = run.known + count + gone
-    mine = F.col("run_id") == run.run_id
+    close_tried(context, owner, column, rows.join(done(), column, "left_semi"))
+
+
+def close_tried(context: Context, owner: str, column: str, done: DataFrame) -> None:
+    """Close what lies in quarantine for the rows that are `done`, and what lay there already for
+    those that this run has put there anew."""
+    mine = F.col("run_id") == context.run.run_id
     again = _of_owner(context, owner, column).where(mine)
-    close_quarantine(context, owner, column, rows.join(done(), column, "left_semi"))
+    close_quarantine(context, owner, column, done)
     close_quarantine(context, owner, column, again, spare_own=True)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pyarrow as pa
 
 from tagsieve.engines.actors import Counts
-from tagsieve.engines.llm import http, vllm
+from tagsieve.engines.llm.actors import engine_of, prompt_fingerprint
 from tagsieve.engines.llm.prompts import PromptTemplate, load_prompt
 from tagsieve.engines.llm.replies import ENGINE_DIED, Answer, NotAsked, Refusal
 from tagsieve.engines.microbatch import failure
-from tagsieve.ledger import fingerprint
 from tagsieve.tagging.config import HttpTaggerConfig, VllmTaggerConfig
 from tagsieve.tagging.replies import UNPARSEABLE, parse_tags
 from tagsieve.tagging.rows import tagged_rows
@@ -30,16 +28,8 @@ def prompt_of(config: LlmConfig) -> PromptTemplate:
 
 def llm_fingerprint(config: LlmConfig) -> str:
     """A readable name and a hash of all that decides the tagger's answers."""
-    template = prompt_of(config)
-    shared = [template.content, config.overlong, config.max_tags, config.max_tag_words]
-    if isinstance(config, VllmTaggerConfig):
-        name, parts = f"vllm-{template.name}", vllm.identity(config)
-    else:
-        short = config.model.rsplit("/", 1)[-1]
-        name, parts = f"http-{short}-{template.name}", http.identity(config)
-    # It names a partition: delta-rs loses track of some signs in such names.
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
-    return f"{plain}-{fingerprint(config.kind, *parts, *shared)[:12]}"
+    limits = [config.overlong, config.max_tags, config.max_tag_words]
+    return prompt_fingerprint(config, prompt_of(config), *limits)
 
 
 def answer_schema(config: LlmConfig) -> dict[str, Any]:
@@ -78,12 +68,7 @@ class LlmTagger:
     def __init__(self, config: LlmConfig, tagger: str, run_id: str) -> None:
         self._config, self._tagger, self._run_id = config, tagger, run_id
         cut = "query" if config.overlong == "truncate" else None
-        template, schema = prompt_of(config), answer_schema(config)
-        self._engine: vllm.VllmEngine | http.HttpEngine
-        if isinstance(config, VllmTaggerConfig):
-            self._engine = vllm.VllmEngine(config, template, schema, cut)
-        else:
-            self._engine = http.HttpEngine(config, template, schema, cut)
+        self._engine = engine_of(config, prompt_of(config), answer_schema(config), cut)
 
     async def start(self, counted: Counts) -> None:
         """Load the model, or open the client."""

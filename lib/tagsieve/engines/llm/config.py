@@ -106,7 +106,9 @@ class HttpConfig(RecipeModel):
     max_failures: int = Field(
         50, ge=1, description="So many failures with no answer in between stop the job."
     )
-    budget: BudgetConfig = Field(default_factory=BudgetConfig)
+    budget: BudgetConfig = Field(
+        default_factory=BudgetConfig, description="What a run may spend, as of tag (http)."
+    )
 
     @field_validator("base_url")
     @classmethod

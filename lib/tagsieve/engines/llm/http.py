@@ -46,15 +46,16 @@ def identity(config: HttpConfig) -> list[Any]:
     ]
 
 
-def api_key(config: HttpConfig) -> str | None:
-    """The key, from the environment; UsageError when the variable is not set."""
+def api_key(config: HttpConfig, where: str = "") -> str | None:
+    """The key, from the environment; UsageError when the variable is not set. `where`: the setting
+    that names the endpoint."""
     if config.api_key_env is None:
         return None
     key = os.environ.get(config.api_key_env)
     if not key:
         raise UsageError(
-            f"tag.api_key_env={config.api_key_env}: no such environment variable; export it, on a "
-            "cluster for Ray's workers too"
+            f"{where}{'.' if where else ''}api_key_env={config.api_key_env}: no such environment "
+            "variable; export it, on a cluster for Ray's workers too"
         )
     return key
 
@@ -194,7 +195,7 @@ class HttpEngine:
             except (AuthenticationError, PermissionDeniedError, NotFoundError) as error:
                 raise RunError(
                     f"the endpoint {self._config.base_url} refuses model {self._config.model!r} "
-                    f"(tag.base_url, tag.model, tag.api_key_env): {self._told(error)}"
+                    f"(base_url, model, api_key_env): {self._told(error)}"
                 ) from error
             except (APIError, _Broken, TimeoutError) as error:
                 its_own = isinstance(error, APIStatusError) and not _passes(error)
@@ -212,7 +213,7 @@ class HttpEngine:
         if self._failures >= self._config.max_failures:
             raise RunError(
                 f"the endpoint {self._config.base_url} failed {self._failures} times with no "
-                f"answer in between (tag.max_failures), last with: {refusal.error}"
+                f"answer in between (max_failures), last with: {refusal.error}"
             )
 
     def _told(self, error: Exception) -> str:

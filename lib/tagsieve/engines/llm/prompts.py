@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,19 @@ class PromptTemplate:
 
     Either `text`, which goes to the model as it is (a completion), or `messages`, which go through
     the model's chat template. `name` is for people; `content` decides what a model is asked.
+    `operators`: texts by name, one of which is to stand at `{operator}`; most prompts have none.
     """
 
     name: str
     text: str | None
     messages: tuple[tuple[str, str], ...] = ()
+    operators: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def content(self) -> Any:
         """What goes into a fingerprint."""
-        return self.text if self.text is not None else [list(pair) for pair in self.messages]
+        asked = self.text if self.text is not None else [list(pair) for pair in self.messages]
+        return [asked, dict(self.operators)] if self.operators else asked
 
     def render(self, fields: Mapping[str, str]) -> str | Messages:
         """The prompt with its fields filled in; braces in the values mean nothing."""
@@ -91,14 +94,21 @@ def load_prompt(name: str, fields: tuple[str, ...]) -> PromptTemplate:
 
 
 def _template(name: str, values: Any) -> PromptTemplate | None:
-    if not isinstance(values, dict) or set(values) not in ({"text"}, {"messages"}):
+    if not isinstance(values, dict):
+        return None
+    operators = values.pop("operators", {})
+    named = isinstance(operators, dict) and all(
+        isinstance(part, str) for pair in operators.items() for part in pair
+    )
+    if not named or set(values) not in ({"text"}, {"messages"}):
         return None
     if "text" in values:
-        return PromptTemplate(name, values["text"]) if isinstance(values["text"], str) else None
+        text = values["text"]
+        return PromptTemplate(name, text, (), operators) if isinstance(text, str) else None
     messages = values["messages"]
     try:
         pairs = tuple((message["role"], message["content"]) for message in messages)
     except (TypeError, KeyError):
         return None
     good = pairs and all(isinstance(part, str) for pair in pairs for part in pair)
-    return PromptTemplate(name, None, pairs) if good else None
+    return PromptTemplate(name, None, pairs, operators) if good else None

@@ -154,7 +154,7 @@ class VllmEngine:
         longest = self._model.context - config.decoding.max_tokens
         if longest < 1:
             raise RunError(
-                f"tag.decoding.max_tokens={config.decoding.max_tokens} leaves nothing of the "
+                f"decoding.max_tokens={config.decoding.max_tokens} leaves nothing of the "
                 f"context of {self._model.context} tokens; lower it"
             )
         self._fitter = Fitter(tokenizer, self._template, longest, self._cut)
