@@ -16,6 +16,9 @@ from tagsieve.engines.microbatch import Writer, commit_batches
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+OVER_BUDGET = "over_budget"
+"""Rows left for a later run because the budget is spent: counted as rejected, stored nowhere."""
+
 
 def do_pending(
     context: Context,
@@ -26,17 +29,17 @@ def do_pending(
     unit: str,
     found: Callable[[int], None] = lambda count: None,  # noqa: ARG005
     committed: Callable[[pa.Table], None] = lambda rows: None,  # noqa: ARG005
-) -> tuple[int, bool]:
+) -> int:
     """Have the rows of `pending` done by actors, and commit what they give; gives how many rows
-    there were, and whether all of them were done (not where a budget was spent).
+    there were.
 
     `found` is told their number while the models load; `committed` gets the rows of each commit.
-    Counts in the step's run what was kept and quarantined, what the actors counted and how they
-    started. `unit`: what the rows are, in the plural.
+    Counts in the step's run what was kept, quarantined or left for a budget, adds up what the
+    actors counted and how they started. `unit`: what the rows are, in the plural.
     """
     run, lake, console = context.run, context.lake, context.console
     folder = lake.work_uri(run.run_id, writer.owner.replace(" ", "-"))
-    pool = ActorPool(spec)
+    pool, before = ActorPool(spec), run.kept + run.quarantined.total()
     try:
         # The models load while Spark looks for the work.
         pool.start()
@@ -44,7 +47,7 @@ def do_pending(
             count = write_rows(lake, pending, folder)
             found(count)
         if not count:  # nobody waits for the models then
-            return 0, True
+            return 0
         progress = console.progress(spec.label, count, unit)
         results = pool.map(read_chunks(folder, spec.chunk_rows), progress.show)
         commit_rows = spec.rows_per_commit(commits.commit_rows)
@@ -55,10 +58,12 @@ def do_pending(
     finally:
         pool.stop()
         counted = {name: value for name, value in pool.counted.items() if name != NOT_ASKED}
-        run.metrics |= {
-            "model_calls": 0.0,
-            **counted,
+        counted |= {
             "engine_start_seconds": pool.start_seconds,
             "engine_restarts": float(pool.restarts),
         }
-    return count, not pool.counted.get(NOT_ASKED)
+        for name, value in ({"model_calls": 0.0} | counted).items():
+            run.metrics[name] = run.metrics.get(name, 0.0) + value
+    if pool.counted.get(NOT_ASKED):
+        run.rejected[OVER_BUDGET] += count - (run.kept + run.quarantined.total() - before)
+    return count

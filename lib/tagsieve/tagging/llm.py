@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from tagsieve.engines.actors import Counts
-from tagsieve.engines.llm import http, vllm
+from tagsieve.engines.llm.asking import llm_engine, llm_identity
 from tagsieve.engines.llm.prompts import PromptTemplate, load_prompt
-from tagsieve.engines.llm.replies import ENGINE_DIED, Answer, NotAsked, Refusal
+from tagsieve.engines.llm.replies import ENGINE_DIED, UNPARSEABLE, Answer, NotAsked, Refusal
 from tagsieve.engines.microbatch import failure
 from tagsieve.ledger import fingerprint
 from tagsieve.tagging.config import HttpTaggerConfig, VllmTaggerConfig
-from tagsieve.tagging.replies import UNPARSEABLE, parse_tags
+from tagsieve.tagging.replies import parse_tags
 from tagsieve.tagging.rows import tagged_rows
 
 QUERY_TRUNCATED = "query_truncated"
@@ -33,13 +33,13 @@ def llm_fingerprint(config: LlmConfig) -> str:
     template = prompt_of(config)
     shared = [template.content, config.overlong, config.max_tags, config.max_tag_words]
     if isinstance(config, VllmTaggerConfig):
-        name, parts = f"vllm-{template.name}", vllm.identity(config)
+        name = f"vllm-{template.name}"
     else:
         short = config.model.rsplit("/", 1)[-1]
-        name, parts = f"http-{short}-{template.name}", http.identity(config)
+        name = f"http-{short}-{template.name}"
     # It names a partition: delta-rs loses track of some signs in such names.
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
-    return f"{plain}-{fingerprint(config.kind, *parts, *shared)[:12]}"
+    return f"{plain}-{fingerprint(config.kind, *llm_identity(config), *shared)[:12]}"
 
 
 def answer_schema(config: LlmConfig) -> dict[str, Any]:
@@ -79,11 +79,7 @@ class LlmTagger:
         self._config, self._tagger, self._run_id = config, tagger, run_id
         cut = "query" if config.overlong == "truncate" else None
         template, schema = prompt_of(config), answer_schema(config)
-        self._engine: vllm.VllmEngine | http.HttpEngine
-        if isinstance(config, VllmTaggerConfig):
-            self._engine = vllm.VllmEngine(config, template, schema, cut)
-        else:
-            self._engine = http.HttpEngine(config, template, schema, cut)
+        self._engine = llm_engine(config, template, schema, cut, "tag")
 
     async def start(self, counted: Counts) -> None:
         """Load the model, or open the client."""

@@ -58,7 +58,7 @@ class Fitter:
         if template.text is None and not getattr(tokenizer, "chat_template", None):
             raise RunError(
                 f"the model's tokenizer has no chat template, which prompt {template.name!r} goes "
-                "through; use a prompt with text, such as instagger_paper (tag.prompt)"
+                "through; use a prompt with text, such as instagger_paper"
             )
         if limit is not None and cut is not None:
             alone = len(self.tokens([{cut: ""}])[0])
