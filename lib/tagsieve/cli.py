@@ -148,7 +148,7 @@ def describe(recipe: str, overrides: tuple[str, ...]) -> None:
 @click.argument("overrides", nargs=-1, metavar="[key=value ...]")
 @click.option(
     "--step",
-    type=click.Choice(["tag", "embed"]),
+    type=click.Choice(["tag", "embed", "score"]),
     default="tag",
     show_default=True,
     help="Whose quarantine.",
@@ -164,7 +164,7 @@ def replay(
     reasons: tuple[str, ...],
     limit: int | None,
 ) -> None:
-    """Try again what the recipe's tagger or encoder has in quarantine."""
+    """Try again what the recipe's tagger, encoder or scorers have in quarantine."""
     from tagsieve.console import Console
     from tagsieve.recipe import load_recipe
     from tagsieve.runner import run_replay

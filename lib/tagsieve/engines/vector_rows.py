@@ -19,7 +19,7 @@ GROUP_BYTES = 16 * 2**20
 """Of vectors read at once."""
 
 COLUMNS = {"pool": pa.string(), "sample_id": pa.string(), "score": pa.float64()}
-"""What the files hold beside `vector`."""
+"""What the files of a selection hold beside `vector`."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Bad:
 
 
 class VectorRows:
-    """Rows with `pool`, `sample_id`, `score` and `vector`, in the order of their positions."""
+    """Rows with `vector` and other columns (`COLUMNS`), in the order of their positions."""
 
     def __init__(self, folder: str, groups: Sequence[Group], width: int) -> None:
         self._folder, self.groups, self.width = folder, groups, width
@@ -111,11 +111,13 @@ class VectorRows:
         ]
 
 
-def write_vectors(context: Context, rows: DataFrame, name: str) -> VectorRows:
-    """Write a sorted Spark frame (`pool`, `sample_id`, `score`, `vector`) to the run's work folder,
-    from where workers read it."""
+def write_vectors(
+    context: Context, rows: DataFrame, name: str, columns: Sequence[str] = tuple(COLUMNS)
+) -> VectorRows:
+    """Write a Spark frame (`columns`, `vector`) to the run's work folder, from where workers read
+    it; a sorted one keeps its order."""
     folder = context.lake.work_uri(context.run.run_id, name)
-    writer = rows.select(*COLUMNS, "vector").write.mode("overwrite")
+    writer = rows.select(*columns, "vector").write.mode("overwrite")
     # Vectors do not repeat and do not get smaller.
     options = {"parquet.block.size": GROUP_BYTES, "parquet.enable.dictionary": False}
     writer.options(compression="none", **options).parquet(context.lake.spark_uri(folder))
