@@ -7,7 +7,12 @@ import tagsieve.engines.vector_rows as vector_rows
 import tagsieve.scoring.neighbours as neighbours
 from handmade import put, rows_of, sample
 from parity.neighbours import kth_distances
+from scored import PAIRS, add_pairs
+from selected import chosen
+from tagsieve.console import Console
 from tagsieve.errors import RunError, UsageError
+from tagsieve.recipe import Recipe
+from tagsieve.runner import run_steps
 from tagsieve.scoring import ScoreConfig, score, scorer_fingerprints, vector_set
 
 KEYS = [f"s{n:03}" for n in range(320)]
@@ -170,3 +175,22 @@ def test_neighbour_distance_killed_between_commits_goes_on(
 def test_neighbour_distance_without_an_encoder_is_refused(lake, make_context):
     with pytest.raises(UsageError, match="n1: kind neighbour_distance compares the vectors"):
         score(make_context("score"), config(1))
+
+
+def test_recipe_selects_the_most_distant_by_the_vectors_of_its_encoder(lake, engines):
+    add_pairs(lake, [*PAIRS, ("What is the capital of  France ?", "Lyon.")])
+    scorer = {"kind": "neighbour_distance", "name": "lonely"}
+    recipe = Recipe(
+        lake=lake.root,
+        steps=["embed", "score", "select"],
+        score={"scorers": [scorer]},
+        select={"strategy": "top_score", "score": "lonely", "size": 4, "name": "mine"},
+    )
+    run_steps(recipe, recipe.steps, Console(quiet=True), engines)
+    values = {row["sample_id"]: row["value"] for row in rows_of(lake, "scores")}
+    by_distance = sorted(values, key=lambda key: (-values[key], key))
+    assert [key for _, key in chosen(lake)] == by_distance[:4]
+    assert max(values[key] for key in by_distance[4:]) < 0.1  # the two capitals
+    run_steps(recipe, ["score"], Console(quiet=True), engines)
+    last = max(rows_of(lake, "runs", step="score"), key=lambda row: row["started"])
+    assert (last["known"], last["kept"]) == (6, 0)

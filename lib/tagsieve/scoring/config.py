@@ -150,7 +150,7 @@ class NeighbourDistanceConfig(_Scorer):
         "neighbour_distance", description="Cosine distance to a near conversation's vector."
     )
     neighbours: int = Field(
-        1, ge=1, description="k: the distance is that to the k-th nearest other vector."
+        1, ge=1, le=1000, description="k: the distance is that to the k-th nearest other vector."
     )
 
 
