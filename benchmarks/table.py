@@ -12,7 +12,8 @@ ORDER = (
     "start_up", "memory_tagger", "pools",
     "tagging_vllm", "tagging_http", "tagging_memory", "cascade",
     "ontology_scale", "ontology_semantic", "ontology_association", "ontology_truth",
-    "ontology_update", "ontology_funnel", "embedding",
+    "ontology_update", "ontology_funnel", "embedding", "scoring",
+    "vectors_alpaca", "vectors_loops", "vectors_million", "vectors_gpu",
 )  # fmt: skip
 
 
@@ -30,10 +31,10 @@ def table() -> str:
     for name in ORDER:
         result = json.loads((common.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
         machine = result["machine"]
-        machines[
-            f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
-        ] = 0
-        script = name.split("_")[0] if name.startswith(("tagging", "ontology")) else name
+        told = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
+        machines[f"{told}, {machine['gpu']}" if "gpu" in machine else told] = 0
+        split = name.startswith(("tagging", "ontology", "vectors")) and name != "vectors_gpu"
+        script = name.split("_")[0] if split else name
         source = f"`{script}.py`, {machine['date']}"
         lines += [f"| {what} | {figure} | {source} |" for what, figure in result["readme"]]
     return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}.", ""])

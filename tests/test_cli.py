@@ -259,7 +259,7 @@ def test_schema_is_json_schema_with_a_description_of_every_setting(tagsieve):
     shown = json.loads(done.stdout)
     assert shown == Recipe.model_json_schema()
     assert set(shown["properties"]) >= {"lake", "inputs", "steps", *STEPS}
-    select = shown["$defs"]["SelectConfig"]
+    select = shown["$defs"]["ReprFilterConfig"]
     assert select["additionalProperties"] is False
     plain = [name for name, field in select["properties"].items() if "description" not in field]
     assert not plain

@@ -73,25 +73,37 @@ def validate(model: type[Model], values: Mapping[str, Any], where: str) -> Model
 
 
 def _explain(model: type[RecipeModel], error: ErrorDetails) -> str:
-    location = ".".join(str(part) for part in error["loc"])
+    *above, last = error["loc"] or ("",)
+    models, path = _at(model, above)
+    location = ".".join(path if any(_is_kind(m, last) for m in models) else [*path, str(last)])
     if error["type"] == "extra_forbidden":
-        known = sorted(_fields_at(model, error["loc"][:-1]))
-        close = difflib.get_close_matches(str(error["loc"][-1]), known, n=1, cutoff=0.5)
+        known = sorted({name for found in models for name in found.model_fields})
+        close = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"  {location}: unknown key; {hint}"
     if error["type"] == "missing":
         return f"  {location}: missing; it has no default"
+    if error["type"] == "union_tag_invalid":
+        told = error["ctx"]
+        known = [name.strip("'") for name in told["expected_tags"].split(", ")]
+        close = difflib.get_close_matches(told["tag"], known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"  {location}: no kind {told['tag']!r}; {hint}known here: {', '.join(known)}"
     message = error["msg"].removeprefix("Value error, ")
+    if not location:
+        return f"  {message}"
     shown = json.dumps(error["input"], ensure_ascii=False, default=str)
     if len(shown) > 80:
         shown = shown[:77] + "..."
-    return f"  {location or 'recipe'}: got {shown}; {message[0].lower()}{message[1:]}"
+    return f"  {location}: got {shown}; {message[0].lower()}{message[1:]}"
 
 
-def _fields_at(model: type[RecipeModel], location: tuple[int | str, ...]) -> set[str]:
-    """Names that a recipe may use at `location` (parts that are no field, such as a list index
-    or the tag of a union, stay at the same models)."""
-    models = {model}
+def _at(
+    model: type[RecipeModel], location: Iterable[int | str]
+) -> tuple[set[type[RecipeModel]], list[str]]:
+    """The models at a location of the recipe, and the keys that lead there: a location also names
+    which model of a union it is, which no key of the recipe does."""
+    models, keys = {model}, []
     for part in location:
         below = {
             found
@@ -100,13 +112,16 @@ def _fields_at(model: type[RecipeModel], location: tuple[int | str, ...]) -> set
             for found in _models_in(owner.model_fields[str(part)].annotation)
         }
         tagged = {m for m in models if _is_kind(m, part)}
+        if below or not tagged:
+            keys.append(str(part))
         models = below or tagged or models
-    return {name for found in models for name in found.model_fields}
+    return models, keys
 
 
 def _is_kind(model: type[RecipeModel], part: int | str) -> bool:
-    kind = model.model_fields.get("kind")
-    return kind is not None and part in get_args(kind.annotation)
+    """Whether a value of `kind`, or of `strategy`, says that it is this model of a union."""
+    fields = (model.model_fields.get(name) for name in ("kind", "strategy"))
+    return any(field is not None and part in get_args(field.annotation) for field in fields)
 
 
 def _models_in(annotation: Any) -> set[type[RecipeModel]]:

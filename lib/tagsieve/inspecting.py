@@ -134,7 +134,8 @@ def show_table(
         [[f.name, str(f.type), "key" if f.name in TABLES[name].key else ""]
          for f in TABLES[name].schema],
     )  # fmt: skip
-    query = f"SELECT {', '.join(names)} FROM {name}"
+    quoted = (f'"{column}"' for column in names)  # cluster is a word of SQL
+    query = f"SELECT {', '.join(quoted)} FROM {name}"
     if where:
         query += f" WHERE {where}"
     if order:

@@ -87,7 +87,8 @@ def _export(context: Context, recipe: Recipe) -> None:
 def _report(context: Context, recipe: Recipe) -> None:
     from tagsieve.reporting import report
 
-    report(context, recipe.report, recipe.export, recipe.select.name, _version(context, recipe))
+    version = _version(context, recipe) if "normalize" in recipe.steps else None
+    report(context, recipe.report, recipe.export, recipe.select.name, version)
 
 
 def _version(context: Context, recipe: Recipe) -> str:

@@ -49,8 +49,8 @@ def test_tiles_give_the_states_and_logits_of_a_plain_pass(model, tiny_llama):
     with torch.inference_mode():
         for ids, states in zip(tokens, states_of(model, tokens, hidden=True), strict=True):
             expected = plain(input_ids=torch.tensor([ids]), output_hidden_states=True)
-            assert torch.allclose(states, expected.hidden_states[-1][0], atol=1e-5)
-            assert torch.allclose(model.logits(states), expected.logits[0], atol=1e-5)
+            assert torch.allclose(states.cpu(), expected.hidden_states[-1][0], atol=1e-5)
+            assert torch.allclose(model.logits(states).cpu(), expected.logits[0], atol=1e-5)
 
 
 def test_tiles_with_hidden_give_float32(tiny_llama):

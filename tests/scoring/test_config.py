@@ -21,11 +21,11 @@ def fingerprint(**settings):
 @pytest.mark.parametrize(
     ("score", "message"),
     [
-        ({"scorers": [{"kind": "length", "name": "n"}]}, r"length.tokenizer: missing"),
-        ({"scorers": [{"kind": "turns", "name": "a b"}]}, r"turns.name: got \"a b\""),
+        ({"scorers": [{"kind": "length", "name": "n"}]}, r"scorers.0.tokenizer: missing"),
+        ({"scorers": [{"kind": "turns", "name": "a b"}]}, r"scorers.0.name: got \"a b\""),
         ({"scorers": [{"kind": "turns", "name": "t"}] * 2}, "two scorers are called t"),
         ({"scorers": [{"kind": "ifd", "name": "i", "modle": "m"}]}, "did you mean 'model'"),
-        ({"scorers": [{"kind": "iffy", "name": "i"}]}, "'ifd'"),
+        ({"scorers": [{"kind": "iffy", "name": "i"}]}, "did you mean 'ifd'"),
     ],
 )
 def test_a_wrong_scorer_is_refused_with_what_would_be_right(score, message):

@@ -28,7 +28,7 @@ def turns(pairs, scorers=tuple(SCORERS)):
 
 
 def actor(folder, scorers=SCORERS):
-    made = ModelScorer(TransformersLogprobs(folder, "float32", None, None), scorers, "run1")
+    made = ModelScorer(TransformersLogprobs(folder, "float32", 1, None), scorers, "run1")
     asyncio.run(made.start({}))
     return made
 

@@ -73,7 +73,7 @@ def test_neighbour_distance_equals_the_plain_loop_whatever_the_blocks_and_worker
         assert [by_key[key] for key in KEYS] == pytest.approx(wanted.tolist(), abs=1e-14)
         assert {by_key[key] for key in (KEYS[3], KEYS[10], KEYS[13])} == {0.0}
     # Groups of a few rows, a task for each of three workers, other partitions: the same bits.
-    monkeypatch.setattr(vector_rows, "GROUP_BYTES", 1)
+    monkeypatch.setitem(vector_rows.WRITTEN, "parquet.block.size", 1)
     monkeypatch.setattr(neighbours, "TASK_BYTES", 4000)
     other = type(lake)(lake.root + "-2")
     add(other, KEYS[::-1], vectors[::-1])
@@ -150,7 +150,7 @@ def test_neighbour_distance_killed_between_commits_goes_on(
     add(lake, KEYS, vectors)
     limited = run(make_context, config(2), limit=7)
     assert (limited.input, limited.kept) == (7, 7)
-    monkeypatch.setattr(vector_rows, "GROUP_BYTES", 1)
+    monkeypatch.setitem(vector_rows.WRITTEN, "parquet.block.size", 1)
     monkeypatch.setattr(neighbours, "TASK_BYTES", 4000)
     commit = lake.append_next
 

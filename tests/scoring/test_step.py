@@ -19,10 +19,12 @@ LENGTHS = [
 
 @pytest.fixture
 def make_config(tiny_llama):
-    def make(*kinds, **settings):
+    def make(*scorers, **settings):
+        """Of kinds, or of whole scorers; what asks a model gets the tiny one."""
         model = {"model": tiny_llama, "dtype": "float32"}
-        scorers = [{"kind": kind, "name": kind, **model} for kind in kinds]
-        return ScoreConfig(scorers=scorers, **settings)
+        whole = [{"name": s, "kind": s} if isinstance(s, str) else s for s in scorers]
+        made = [s if s["kind"] in ("length", "turns", "tags") else {**model, **s} for s in whole]
+        return ScoreConfig(scorers=made, cpus_per_replica=1, **settings)
 
     return make
 
@@ -46,13 +48,8 @@ def test_score_by_several_scorers_of_one_model_in_one_go(
     later = [("user", "Hi"), ("assistant", "Hello."), ("user", PAIRS[0][0]), ("tool", "{}"),
              ("assistant", "Well,"), ("assistant", "no.")]  # fmt: skip
     put(lake, "samples", [conversation(later)])
-    kinds = ("ifd", "perplexity", "response_loss", "instruction_loss")
-    config = make_config(*kinds)
-    deita = {"kind": "deita", "name": "q", "what": "quality", "model": tiny_llama}
-    config = ScoreConfig.model_validate(
-        config.model_dump()
-        | {"scorers": [*config.model_dump()["scorers"], {**deita, "dtype": "float32"}]}
-    )
+    deita = {"kind": "deita", "name": "q", "what": "quality"}
+    config = make_config("ifd", "perplexity", "response_loss", "instruction_loss", deita)
     done = run(make_context, config)
     turns = len(PAIRS) + 2
     assert (done.input, done.kept, done.known) == (5 * turns, 5 * turns, 0)
@@ -78,7 +75,7 @@ def test_score_by_several_scorers_of_one_model_in_one_go(
     assert row["tokens"] == len(reference.ids("Well,\nno."))
 
 
-def test_score_twice_calls_the_model_once_and_a_grown_pool_for_the_new(
+def test_score_twice_calls_the_model_once_and_what_is_new_for_itself(
     lake, make_context, make_config
 ):
     add_pairs(lake)
@@ -89,14 +86,13 @@ def test_score_twice_calls_the_model_once_and_a_grown_pool_for_the_new(
     assert (again.known, again.kept) == (10, 0)
     assert lake.version("scores") == version
     add_pairs(lake, [("A new one", "Indeed."), PAIRS[0]], pool="new")
+    # One scorer more of the same model: of what was there, only its own scores are lacking.
+    config = make_config("perplexity", "instruction_loss", "response_loss")
     grown = run(make_context, config)
-    assert (grown.known, grown.kept, grown.metrics["model_calls"]) == (10, 2, 2)
+    assert (grown.known, grown.kept, grown.metrics["model_calls"]) == (10, 2 + 6, 6 + 1)
     after = scores_of(lake, named(config)["perplexity"])
     assert len(after) == 6
     assert before.items() <= after.items()
-    # One scorer more of the same model: only its own scores are lacking.
-    more = run(make_context, make_config("perplexity", "instruction_loss", "response_loss"))
-    assert (more.known, more.kept, more.metrics["model_calls"]) == (12, 6, 6)
 
 
 def test_score_killed_between_commits_goes_on_without_loss_or_repeats(
@@ -126,13 +122,11 @@ def test_score_killed_between_commits_goes_on_without_loss_or_repeats(
     assert lake.arrow("scores").num_rows == 40
 
 
-def test_score_sets_aside_what_it_cannot_score_once(lake, make_context, tiny_llama):
+def test_score_sets_aside_what_it_cannot_score_once(lake, make_context, make_config):
     no_reply = [("user", "Hi"), ("user", "Are you there?"), ("assistant", "Yes.")]
     too_long = [("user", "Say it"), ("assistant", "word " * 100)]
     put(lake, "samples", [conversation(turns) for turns in (no_reply, too_long)])
-    model = {"model": tiny_llama, "dtype": "float32", "max_tokens": 64}
-    scorers = [{"kind": "ifd", "name": "ifd", **model}, *LENGTHS]
-    config = ScoreConfig(scorers=scorers)
+    config = make_config({"kind": "ifd", "name": "ifd", "max_tokens": 64}, *LENGTHS)
     first = run(make_context, config)
     # Lengths take any text; the turn without a reply has none by each of three scorers.
     assert first.quarantined == {"no_response": 3, "overlong": 1}
@@ -150,7 +144,7 @@ def test_score_sets_aside_what_it_cannot_score_once(lake, make_context, tiny_lla
     assert (second.known, second.kept, second.quarantined) == (12, 4, {})
 
 
-def test_score_counts_lengths_turns_and_tags(lake, make_context, tiny_llama):
+def test_score_counts_lengths_turns_and_tags(lake, make_context, make_config, tiny_llama):
     turns = [("user", "How  are\u2003you?"), ("assistant", "I'm fine, 谢谢."), ("user", "Ok"),
              ("assistant", "Bye")]  # fmt: skip
     put(lake, "samples", [conversation(turns)])
@@ -158,13 +152,8 @@ def test_score_counts_lengths_turns_and_tags(lake, make_context, tiny_llama):
     put(lake, "tags", [{**tagged(key, "a", "b"), "turn_tags": [["a", "b"], []]},
                        tagged(key, "a", version="v2")])  # fmt: skip
     add_pairs(lake, PAIRS[:1])  # without tags
-    scorers = [
-        *LENGTHS,
-        {"kind": "length", "name": "tokens", "tokenizer": tiny_llama},
-        {"kind": "turns", "name": "turns"},
-        {"kind": "tags", "name": "tags"},
-    ]
-    config = ScoreConfig(scorers=scorers)
+    tokens = {"kind": "length", "name": "tokens", "tokenizer": tiny_llama}
+    config = make_config(*LENGTHS, tokens, "turns", "tags")
     done = run(make_context, config, "v1")
     names, reference = named(config, "v1"), Reference(tiny_llama)
 
@@ -186,10 +175,7 @@ def test_score_counts_lengths_turns_and_tags(lake, make_context, tiny_llama):
 
 def test_score_with_a_limit_scores_only_that_many_turns(lake, make_context, make_config):
     add_pairs(lake)
-    config = make_config("perplexity", "instruction_loss")
-    config = ScoreConfig.model_validate(
-        config.model_dump() | {"scorers": [*config.model_dump()["scorers"], *LENGTHS]}
-    )
+    config = make_config("perplexity", "instruction_loss", *LENGTHS)
     done = run(make_context, config, limit=2)
     assert (done.input, done.kept, done.known) == (10, 10, 0)
     assert {len(scores_of(lake, name)) for name in named(config).values()} == {2}

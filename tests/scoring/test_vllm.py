@@ -26,7 +26,7 @@ def test_vllm_gives_the_scores_of_transformers(lake, make_context, tiny_llama):
         for backend in ("transformers", "vllm")
         for n, kind in enumerate(kinds)
     ]
-    config = ScoreConfig(scorers=scorers, engine_args=FAST)
+    config = ScoreConfig(scorers=scorers, engine_args=FAST, cpus_per_replica=1)
     context = make_context("score")
     score(context, config)
     context.run.check()

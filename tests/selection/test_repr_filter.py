@@ -1,12 +1,14 @@
 """The repr filter in blocks against the loop that takes row after row."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity.repr_filter import repr_filter
-from tagsieve.selection.repr_filter import ReprFilter
+from tagsieve.selection.repr_filter import CHUNK, ReprFilter
 
 
 def filtered(vectors, tau, size, block, dtype=None):
@@ -43,12 +45,14 @@ def bunched(seed, count, dimension):
     st.floats(0.3, 0.99),
     st.integers(1, 90),
     st.sampled_from([1, 3, 17, 100]),
+    st.sampled_from([1, 5, 1000]),
     st.sampled_from(["float32", "bfloat16"]),
 )
-def test_rows_are_those_of_the_loop(seed, count, dimension, tau, size, block, dtype):
+def test_rows_are_those_of_the_loop(seed, count, dimension, tau, size, block, chunk, dtype):
     vectors = bunched(seed, count, dimension)
     expected, expected_nearest = repr_filter(vectors, tau, size)
-    taken, nearest, _ = filtered(vectors, tau, size, block, dtype)
+    with mock.patch.dict(CHUNK, dict.fromkeys(CHUNK, chunk)):
+        taken, nearest, _ = filtered(vectors, tau, size, block, dtype)
     assert taken == expected
     assert nearest == expected_nearest
 

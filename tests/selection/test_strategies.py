@@ -11,7 +11,7 @@ from parity import selecting
 from selected import chosen, select_config
 from selection.test_repr_filter import bunched
 from tagsieve.lake import Lake
-from tagsieve.selection import Sources, select
+from tagsieve.selection import Sources, select, vector_rows
 
 COUNT = 260
 SOURCES = Sources("v1", {"c": "c-1", "q": "q-2"}, "e-1")
@@ -56,6 +56,12 @@ def full_lake(rows, tmp_path_factory):
     )
     put(lake, "embeddings", [vector_of(row["sample_id"], row["vector"]) for row in rows])
     return lake
+
+
+@pytest.fixture(autouse=True)
+def small_groups(monkeypatch):
+    """Many groups, as of a large pool."""
+    monkeypatch.setitem(vector_rows.WRITTEN, "parquet.block.row.count.limit", 16)
 
 
 @pytest.fixture

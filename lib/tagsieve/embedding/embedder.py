@@ -27,7 +27,7 @@ from tagsieve.engines.encoders import (
     Dtype,
     Pooling,
     SentenceEncoder,
-    fine_buckets,
+    buckets_to,
     last_state,
     mean_state,
 )
@@ -74,7 +74,7 @@ class Embedder:
                 folder,
                 self._dtype,
                 self._threads,
-                fine_buckets(longest_of(config, folder)),
+                buckets_to(longest_of(config, folder)),
                 "cuda" if self._gpu else "cpu",
                 pooling,
             )

@@ -31,13 +31,13 @@ GPU_TILE_TOKENS = 32_768
 _EDGE = 8
 
 
-def fine_buckets(longest: int) -> tuple[int, ...]:
-    """Padded lengths up to `longest`, some eight to each doubling: little padding for texts that
-    come sorted by length."""
-    lengths = [4]
+def buckets_to(longest: int) -> tuple[int, ...]:
+    """Padded lengths up to `longest`: eight tokens apart, from 64 on four to each doubling."""
+    lengths = [min(8, longest)]
     while lengths[-1] < longest:
-        lengths.append(lengths[-1] + max(4, 2 ** (lengths[-1].bit_length() - 4)))
-    return (*lengths[:-1], longest) if longest > 4 else (longest,)
+        step = max(8, 2 ** (lengths[-1].bit_length() - 3))
+        lengths.append(min(lengths[-1] + step, longest))
+    return tuple(lengths)
 
 
 def packaged_minilm() -> str:

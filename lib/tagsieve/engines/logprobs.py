@@ -22,6 +22,9 @@ _LOGITS = 2**25
 """Logits held at once: 128 MiB of float32."""
 
 _ROWS = 64
+_BLOCK = {"cpu": 256, "cuda": 2048}
+"""Positions of one product with the model's head: a multiple of `_ROWS`, fewer where the logits
+would be more than `_LOGITS`."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class TransformersLogprobs:
         """Load the model."""
         self._model = CausalLM(*self._loaded_by)
         self.tokenizer, self.max_tokens = self._model.tokenizer, self._model.max_tokens
+        fit = _LOGITS // self._model.vocabulary // _ROWS * _ROWS
+        self._block = max(_ROWS, min(_BLOCK[self._model.device], fit))
 
     async def answer(self, questions: Sequence[Question]) -> list[Array]:
         """As `LogprobEngine`. A question's answer is the same bits whatever others there are."""
@@ -90,24 +95,24 @@ class TransformersLogprobs:
     def _losses(self, tile: Tile, asked: Sequence[Any]) -> list[Array]:
         import torch
 
-        wanted = torch.zeros(tile.ids.shape, dtype=torch.bool)
-        for line, question in enumerate(asked):
-            wanted[line, question.start - 1 : len(question.tokens) - 1] = True
-        wanted = wanted.flatten()
-        states, targets = tile.states.flatten(0, 1), tile.ids.roll(-1, 1).flatten()
-        losses = torch.zeros(len(targets), device=targets.device)
-        # Blocks of one size, and no other choice of positions: their shape decides the last bits,
-        # and in a shape that is no multiple of the kernel's also the place does.
-        block = max(1, _LOGITS // self._model.vocabulary // _ROWS) * _ROWS
-        for start in range(0, len(targets), block):
-            part = slice(start, start + block)
-            if wanted[part].any():
-                losses[part] = _cross_entropy(self._model.logits(states[part]), targets[part])
-        found = losses.view(tile.ids.shape).cpu().numpy()
-        return [
-            found[line, question.start - 1 : len(question.tokens) - 1].copy()
+        length = tile.ids.shape[1]
+        spans = [
+            np.arange(question.start - 1, len(question.tokens) - 1) + line * length
             for line, question in enumerate(asked)
         ]
+        places = np.concatenate(spans)
+        # The head sees blocks of one size, filled up with the first position: the shape of a
+        # product decides its last bits, and beside multiples of the kernel's also the place does.
+        padded = torch.zeros(-len(places) % self._block + len(places), dtype=torch.int64)
+        padded[: len(places)] = torch.from_numpy(places)
+        padded = padded.to(tile.ids.device)
+        states, targets = tile.states.flatten(0, 1), tile.ids.roll(-1, 1).flatten()
+        blocks = [
+            _cross_entropy(self._model.logits(states[part]), targets[part])
+            for part in padded.split(self._block)
+        ]
+        losses = torch.cat(blocks).cpu().numpy()
+        return np.split(losses[: len(places)], np.cumsum([len(span) for span in spans])[:-1])
 
     def _next(self, tile: Tile, asked: Sequence[Any]) -> list[Array]:
         import torch

@@ -15,8 +15,13 @@ from pyspark.sql import DataFrame
 from tagsieve.engines.context import Context
 from tagsieve.engines.vectors import Array
 
-GROUP_BYTES = 16 * 2**20
-"""Of vectors read at once."""
+WRITTEN: dict[str, str | int | bool] = {
+    # Of vectors read at once.
+    "parquet.block.size": 16 * 2**20,
+    # Vectors do not repeat and do not get smaller.
+    "parquet.enable.dictionary": False,
+    "compression": "none",
+}
 
 COLUMNS = {"pool": pa.string(), "sample_id": pa.string(), "score": pa.float64()}
 """What the files of a selection hold beside `vector`."""
@@ -117,10 +122,8 @@ def write_vectors(
     """Write a Spark frame (`columns`, `vector`) to the run's work folder, from where workers read
     it; a sorted one keeps its order."""
     folder = context.lake.work_uri(context.run.run_id, name)
-    writer = rows.select(*columns, "vector").write.mode("overwrite")
-    # Vectors do not repeat and do not get smaller.
-    options = {"parquet.block.size": GROUP_BYTES, "parquet.enable.dictionary": False}
-    writer.options(compression="none", **options).parquet(context.lake.spark_uri(folder))
+    writer = rows.select(*columns, "vector").write.mode("overwrite").options(**WRITTEN)
+    writer.parquet(context.lake.spark_uri(folder))
     groups = tuple(_groups(folder))
     return VectorRows(folder, groups, _width(VectorRows(folder, groups, 0)))
 

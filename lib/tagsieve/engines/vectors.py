@@ -28,6 +28,9 @@ one of the sum."""
 ROUNDING = 1e-12
 """How far two ways to sum up a float64 product of unit vectors may be apart, and more."""
 
+_ALIGNED = 64
+"""A GPU takes seven times as long for products whose number of columns is no multiple of 8."""
+
 _DECIDED_AT_ONCE = 20_000_000
 """Numbers gathered at a time for exact similarities: 320 MB."""
 
@@ -95,12 +98,23 @@ class Products:
         import torch
 
         full = on_device(vectors) if isinstance(vectors, np.ndarray) else vectors.to(self.device)
-        units = full * (1 / torch.linalg.vector_norm(full, dim=1, keepdim=True))
-        return Vectors(full, units.to(self.dtype))
+        scale = 1 / torch.linalg.vector_norm(full, dim=1, keepdim=True)
+        units = torch.empty_like(full, dtype=self.dtype)
+        return Vectors(full, torch.mul(full, scale, out=units))
 
     def units(self, vectors: Array) -> torch.Tensor:
         """Vectors (float32 [n, d], none zero) scaled to unit length, on the device."""
         return self.load(vectors).units
+
+
+def products(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """The products of all rows of [n, d] with all rows of [m, d]: [n, m], in their precision."""
+    import torch
+
+    lacking = -len(right) % _ALIGNED if right.is_cuda else 0
+    if lacking:
+        right = torch.nn.functional.pad(right, (0, 0, 0, lacking))
+    return (left @ right.T)[:, : right.shape[0] - lacking]
 
 
 def similarities(left: Array, right: Array, i: Array, j: Array) -> Array:

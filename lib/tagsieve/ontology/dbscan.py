@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tagsieve.engines.vectors import Array, Products, most_alike, similarities
+from tagsieve.engines.vectors import Array, Products, most_alike, products, similarities
 
 Pairs = tuple[Array, Array]
 """Row numbers i < j of near vectors, two int32 arrays of one length."""
@@ -48,7 +48,7 @@ class RangeSearch:
         with torch.inference_mode():
             for other in range(start, len(self._vectors), self._block):
                 columns = rows if other == start else units(other)
-                near = (rows @ columns.T) >= self._low
+                near = products(rows, columns) >= self._low
                 if other == start:
                     near = near.triu_(1)
                 i, j = (part.cpu().numpy() for part in near.nonzero(as_tuple=True))

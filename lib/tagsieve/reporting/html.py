@@ -29,9 +29,13 @@ _SHOWN = 12
 
 
 def report(
-    context: Context, config: ReportConfig, export: ExportConfig, selection: str, version: str
+    context: Context,
+    config: ReportConfig,
+    export: ExportConfig,
+    selection: str,
+    version: str | None,
 ) -> None:
-    """Write the HTML report of one selection and its ontology version.
+    """Write the HTML report of one selection and its ontology version, if it has one.
 
     Reads counts and a few example rows; all text from the data is escaped.
     """
@@ -39,7 +43,7 @@ def report(
     run.unit = "file"
     run.reads(
         "samples", "tags", "ontology_rules", "pool_stats", "pool_recall", "pool_tags", "tag_pairs",
-        "tag_coverage", "tag_funnel", "selections", "rejects", "quarantine",
+        "tag_coverage", "tag_funnel", "scores", "selections", "rejects", "quarantine",
     )  # fmt: skip
     if lake.version("tagger_agreement") is not None:  # most lakes hold no second tagger
         run.reads("tagger_agreement")
@@ -71,39 +75,20 @@ def report(
     run.kept = 1
 
 
-def _facts(context: Context, config: ReportConfig, selection: str, version: str) -> dict[str, Any]:
+def _facts(
+    context: Context, config: ReportConfig, selection: str, version: str | None
+) -> dict[str, Any]:
     lake, spark, read = context.lake, context.engines.spark, context.run.read
-
-    def of_version(name: str) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = lake.arrow(
-            name, filters=[("ontology_version", "=", version)]
-        ).to_pylist()
-        return rows
-
-    stats = sorted(of_version("pool_stats"), key=lambda row: -row["samples"])
-    if not stats:
-        raise RunError(
-            f"report: ontology version {version} in lake {lake.root} is not analysed; run the step "
-            "analyze first"
-        )
-    recall = of_version("pool_recall")
-    tag_funnel = sorted(of_version("tag_funnel"), key=lambda row: row["position"])
     samples = lake.read(spark, "samples", read["samples"])
-    tags = lake.read(spark, "tags", read["tags"]).where(F.col("ontology_version") == version)
     chosen = lake.read(spark, "selections", read["selections"]).where(
         F.col("selection") == selection
     )
+    tags = lake.read(spark, "tags", read["tags"])
+    tags = tags.where(F.col("ontology_version") == F.lit(version))
     rejects = lake.read(spark, "rejects", read["rejects"]).where(F.col("reason") != "not_selected")
-    top = (
-        tags.select(F.explode("tags").alias("tag"))
-        .groupBy("tag")
-        .count()
-        .orderBy(F.desc("count"), "tag")
-        .limit(config.top_tags)
-    )
     selected = (
         chosen.join(samples.select("pool", "sample_id", "turns"), ["pool", "sample_id"])
-        .join(tags.select("sample_id", "tags"), "sample_id")
+        .join(tags.select("sample_id", "tags"), "sample_id", "left")
         .orderBy("rank")
         .limit(config.examples)
     )
@@ -131,16 +116,10 @@ def _facts(context: Context, config: ReportConfig, selection: str, version: str)
         .orderBy(F.desc("count"), "step", "reason")
     )
     return {
-        **_together(context, version),
-        "covered": chosen.join(tags, "sample_id").select(F.explode("tags")).distinct().count(),
+        **({} if version is None else _of_tags(context, config, chosen, tags, version)),
         "rows": funnels(lake)[0],
         "steps": latest_steps(lake),
-        "stats": stats,
-        "tag_funnel": tag_funnel,
-        "scatter": Markup(diversity_complexity(stats)),
-        "recall": Markup(recall_matrix(recall)),
-        "agreements": agreements(lake, version),
-        "top_tags": [row.asDict() for row in top.collect()],
+        "scores": _of_scores(lake.read(spark, "scores", read["scores"])),
         "selected": [_example(row.asDict(recursive=True)) for row in selected.collect()],
         "selected_pools": [
             row.asDict() for row in chosen.groupBy("pool").count().orderBy("pool").collect()
@@ -149,6 +128,56 @@ def _facts(context: Context, config: ReportConfig, selection: str, version: str)
         "quarantined": [
             row.asDict() | {"payload": _text(row["payload"])} for row in quarantined.collect()
         ],
+    }
+
+
+def _of_scores(scores: DataFrame) -> list[dict[str, Any]]:
+    """How the scores of each scorer are spread."""
+    shares = F.percentile_approx("value", F.array(*map(F.lit, (0.05, 0.5, 0.95))))
+    spread = scores.groupBy("scorer").agg(
+        F.count("*").alias("count"),
+        F.avg("value").alias("mean"),
+        F.min("value").alias("least"),
+        shares.alias("shares"),
+        F.max("value").alias("most"),
+    )
+    return [row.asDict() for row in spread.orderBy("scorer").collect()]
+
+
+def _of_tags(
+    context: Context, config: ReportConfig, chosen: DataFrame, tags: DataFrame, version: str
+) -> dict[str, Any]:
+    """What the report says of an ontology version."""
+    lake = context.lake
+
+    def of_version(name: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = lake.arrow(
+            name, filters=[("ontology_version", "=", version)]
+        ).to_pylist()
+        return rows
+
+    stats = sorted(of_version("pool_stats"), key=lambda row: -row["samples"])
+    if not stats:
+        raise RunError(
+            f"report: ontology version {version} in lake {lake.root} is not analysed; run the step "
+            "analyze first"
+        )
+    top = (
+        tags.select(F.explode("tags").alias("tag"))
+        .groupBy("tag")
+        .count()
+        .orderBy(F.desc("count"), "tag")
+        .limit(config.top_tags)
+    )
+    return {
+        **_together(context, version),
+        "covered": chosen.join(tags, "sample_id").select(F.explode("tags")).distinct().count(),
+        "stats": stats,
+        "tag_funnel": sorted(of_version("tag_funnel"), key=lambda row: row["position"]),
+        "scatter": Markup(diversity_complexity(stats)),
+        "recall": Markup(recall_matrix(of_version("pool_recall"))),
+        "agreements": agreements(lake, version),
+        "top_tags": [row.asDict() for row in top.collect()],
     }
 
 
@@ -230,7 +259,8 @@ def funnels(lake: Lake) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
 
 def _example(row: Mapping[str, Any]) -> dict[str, Any]:
     turns = [(turn["role"], _cut(turn["content"])) for turn in row["turns"]]
-    return {"pool": row["pool"], "rank": row["rank"], "tags": row["tags"], "turns": turns}
+    named = ("pool", "rank", "score", "reason", "nearest", "similarity")
+    return {name: row[name] for name in named} | {"tags": row["tags"] or [], "turns": turns}
 
 
 def _refusal(row: Mapping[str, Any]) -> dict[str, Any]:

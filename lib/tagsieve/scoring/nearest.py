@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tagsieve.engines.vectors import Array, Products, Vectors, device, on_device, similarities
+from tagsieve.engines.vectors import (
+    Array,
+    Products,
+    Vectors,
+    device,
+    on_device,
+    products,
+    similarities,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +65,7 @@ class Nearest:
 
     def _compare(self, part: slice, positions: Array, vectors: Array, seen: Vectors) -> None:
         """Compare some of the rows with others."""
-        rough = (self._units[part] @ seen.units.T).float()
+        rough = products(self._units[part], seen.units).float()
         _, own, other = np.intersect1d(
             self._positions[part], positions, assume_unique=True, return_indices=True
         )

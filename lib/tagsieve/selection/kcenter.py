@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tagsieve.engines.vectors import ROUNDING, Array, Products, device, on_device
+from tagsieve.engines.vectors import ROUNDING, Array, Products, device, on_device, products
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +111,7 @@ class Shard:
         for start in range(0, len(self._bounds), step):
             part = slice(start, start + step)
             scale = self._norms[part] * longest
-            far = (self._units[part] @ scaled.T).float()
+            far = products(self._units[part], scaled).float()
             far.mul_(-2 * scale[:, None]).add_(squares)
             near = far.amin(dim=1) + 2 * self._products.margin * scale
             near += self._norms[part] ** 2 * (1 + _FLOAT32)
@@ -139,12 +139,8 @@ def k_center(
         found = [part for part in advance(fresh, taken, count) if len(part.numbers)]
         if not found:
             return
-        race = _Race(
-            np.concatenate([part.numbers for part in found]),
-            np.concatenate([part.vectors for part in found]),
-            centres,
-            max(part.rest for part in found),
-        )
+        parts = found[0] if len(found) == 1 else _joined(found)
+        race = _Race(parts.numbers, parts.vectors, centres, parts.rest)
         picked = race.run(size - len(centres))
         taken = [number for number, _, _ in picked]
         fresh = np.array([row for _, _, row in picked], dtype=np.float32).reshape(-1, len(vector))
@@ -153,6 +149,14 @@ def k_center(
             count *= 2
         if picked:
             yield [(number, distance) for number, distance, _ in picked]
+
+
+def _joined(parts: Sequence[Farthest]) -> Farthest:
+    return Farthest(
+        np.concatenate([part.numbers for part in parts]),
+        np.concatenate([part.vectors for part in parts]),
+        max(part.rest for part in parts),
+    )
 
 
 class _Race:
@@ -164,10 +168,11 @@ class _Race:
     def __init__(self, numbers: Array, vectors: Array, centres: Array, rest: float) -> None:
         import torch
 
-        order = np.argsort(numbers)
-        self._numbers, self._vectors = numbers[order], vectors[order]
+        self._numbers, self._vectors = numbers, vectors
         self._centres, self._rest = [*centres], rest
-        self._wide = on_device(self._vectors).double()
+        # What follows is of those that can still win, which stand at these places.
+        self._places = np.arange(len(numbers))
+        self._wide = on_device(vectors).double()
         self._squares = (self._wide * self._wide).sum(dim=1)
         held = on_device(centres).double()
         squares = (held * held).sum(dim=1)
@@ -193,30 +198,31 @@ class _Race:
             if best == -np.inf or best - self._rounding <= self._rest:
                 break
             close = (self._nearest >= best - self._rounding).nonzero().ravel().cpu().numpy()
-            place = int(close[0]) if len(close) == 1 else self._farthest(close)
+            one = int(close[0]) if len(close) == 1 else self._farthest(close)
+            place = self._places[one]
             row = self._vectors[place]
             picked.append((int(self._numbers[place]), max(best, 0.0) ** 0.5, row))
             self._centres.append(row)
-            inner = self._wide @ self._wide[place]
-            near = self._squares + self._squares[place] - 2 * inner
+            near = self._squares + self._squares[one] - 2 * (self._wide @ self._wide[one])
             self._nearest = torch.minimum(self._nearest, near)
-            self._nearest[place] = -torch.inf
+            self._nearest[one] = -torch.inf
         return picked
 
     def _prune(self) -> None:
         """Leave out those that cannot win any more."""
         keep = (self._nearest - self._rounding > self._rest).nonzero().ravel()
-        places = keep.cpu().numpy()
-        self._numbers, self._vectors = self._numbers[places], self._vectors[places]
-        self._wide, self._squares = self._wide[keep], self._squares[keep]
-        self._nearest = self._nearest[keep]
+        if len(keep) < len(self._places):
+            self._places = self._places[keep.cpu().numpy()]
+            self._wide, self._squares = self._wide[keep], self._squares[keep]
+            self._nearest = self._nearest[keep]
 
-    def _farthest(self, places: Array) -> int:
+    def _farthest(self, close: Array) -> int:
         """Of candidates that float64 products do not tell apart, the farthest, and of equals the
-        first."""
+        first by number."""
         centres = np.array(self._centres, dtype=np.float64)
-        squares = []
-        for place in places:
+        found = []
+        for one in close.tolist():
+            place = self._places[one]
             apart = centres - self._vectors[place].astype(np.float64)
-            squares.append(float((apart * apart).sum(axis=1).min()))
-        return int(places[np.argmax(squares)])
+            found.append((-float((apart * apart).sum(axis=1).min()), self._numbers[place], one))
+        return int(min(found)[2])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tagsieve.engines.vectors import Array, Products, on_device
+from tagsieve.engines.vectors import Array, Products, on_device, products
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +75,7 @@ class Centroids:
         block = self._products.load(rows)
         norms = self._norms
         long = block.full.norm(dim=1)[:, None]
-        cosines = (block.units @ self._units.T).float()
+        cosines = products(block.units, self._units).float()
         # c^2 - 2 n c cos orders the centroids of a row as the distance does.
         rough: torch.Tensor = norms * norms - 2 * long * norms * cosines
         off = 2 * long * norms * self._products.margin + 4e-6 * norms * norms

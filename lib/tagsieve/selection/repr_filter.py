@@ -16,6 +16,7 @@ from tagsieve.engines.vectors import (
     above,
     most_alike,
     on_device,
+    products,
     similarities,
 )
 
@@ -64,7 +65,7 @@ class Taken:
         if self.count == start:
             return np.arange(len(rows))
         taken = self.vectors(start)
-        rough = rows.units @ taken.units.T
+        rough = products(rows.units, taken.units)
         best = rough.amax(dim=1)
         low, high = self.tau - self.products.margin, self.tau + self.products.margin
         refused = best > high
@@ -80,7 +81,7 @@ class Taken:
         """The pairs `i` < `j` of rows that refuse each other, in the order of `i`."""
         import torch
 
-        rough = rows.units @ rows.units.T
+        rough = products(rows.units, rows.units)
         low, high = self.tau - self.products.margin, self.tau + self.products.margin
         # Most rows are like none: those are left out before any pair is looked at.
         rough.diagonal().fill_(-torch.inf)
@@ -102,20 +103,20 @@ class Taken:
         similarity = np.full(len(vectors), np.nan)
         if not self.count:
             return nearest, similarity
-        products = Products("float32")
+        fine = Products("float32")
         held = self.vectors().full
-        taken = products.load(held)
+        taken = fine.load(held)
         host: Array = held.cpu().numpy()
         with torch.inference_mode():
-            step = CHUNK[products.device]
+            step = CHUNK[fine.device]
             for start in range(0, len(vectors), step):
                 rows = vectors[start : start + step]
                 earlier = on_device(before[start : start + step])
-                rough = products.units(rows) @ taken.units.T
-                later = torch.arange(self.count, device=products.device)[None] >= earlier[:, None]
+                rough = products(fine.units(rows), taken.units)
+                later = torch.arange(self.count, device=fine.device)[None] >= earlier[:, None]
                 rough.masked_fill_(later, -torch.inf)
                 best = rough.amax(dim=1, keepdim=True)
-                close = (rough >= best - 2 * products.margin) & ~later
+                close = (rough >= best - 2 * fine.margin) & ~later
                 i, j = (part.cpu().numpy() for part in close.nonzero(as_tuple=True))
                 found, places, exact = most_alike(i, j, similarities(rows, host, i, j))
                 nearest[start + found], similarity[start + found] = places, exact
@@ -157,6 +158,8 @@ class ReprFilter:
                 numbers = left[first : first + step]
                 rows = block[numbers]
                 passed = self.taken.passed(rows, start)
+                if not len(passed):
+                    continue
                 chosen = _first_come(len(passed), *self.taken.alike(rows[passed]))
                 chosen = passed[chosen[: self._size - self.taken.count]]
                 self.taken.add(rows[chosen])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -75,7 +76,10 @@ def select(context: Context, config: SelectConfig, sources: Sources, pools: Sequ
     run.input = sum(counts.values())
     eligible = counts.pop(None, 0)
     candidates = samples.where(F.col("reason").isNull()).drop("reason")
+    started = time.monotonic()
     outcome = _outcome(context, config, sources, candidates)
+    seconds = time.monotonic() - started - run.metrics.get("sort_seconds", 0.0)
+    run.metrics["strategy_seconds"] = round(seconds, 3)
     with context.console.spark_progress(spark, "select"):
         chosen = in_schema(outcome.chosen, CHOSEN).withColumns(
             {"selection": F.lit(config.name), "run_id": F.lit(run.run_id)}

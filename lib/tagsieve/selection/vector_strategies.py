@@ -3,6 +3,7 @@ decided between."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -220,8 +221,11 @@ def _runs(bounds: Array, rows: int) -> Iterator[Array]:
 
 def _sorted(context: Context, candidates: DataFrame, *order: Any) -> VectorRows:
     """The candidates in an order, ties by sample id and pool, where workers read them."""
+    started = time.monotonic()
     with context.console.spark_progress(context.engines.spark, "select: vectors in order"):
-        return write_vectors(context, candidates.orderBy(*order, "sample_id", "pool"), "vectors")
+        rows = write_vectors(context, candidates.orderBy(*order, "sample_id", "pool"), "vectors")
+    context.run.metrics["sort_seconds"] = round(time.monotonic() - started, 3)
+    return rows
 
 
 def started(context: Context, cls: type, arguments: list[tuple[Any, ...]]) -> Workers:
