@@ -44,7 +44,9 @@ def _walk(
         models = {model: told for model, told in models.items() if "properties" in told}
         many = "array" in (field.get("type"), *(f.get("type") for f in field.get("anyOf", ())))
         key = f"{prefix}{name}"
-        if not models or shown >= set(models):  # plain, or the settings are listed already
+        listed = [schema["$defs"][model]["properties"] for model in shown]
+        if all(_is_part(told["properties"], listed) for told in models.values()):
+            # Plain, or the settings are listed already.
             yield key, _default(field, name in node.get("required", ())), _what(field)
             continue
         # Of several kinds, what they have in common is said once.
@@ -58,6 +60,11 @@ def _walk(
         for (rest, default, text), which in kinds.items():
             told = "" if len(which) == len(models) else f" ({', '.join(which)})"
             yield f"{key}{told}{rest}", default, text
+
+
+def _is_part(fields: dict[str, Any], listed: list[dict[str, Any]]) -> bool:
+    """Whether a model that is listed has all of these fields."""
+    return any(fields.items() <= other.items() for other in listed)
 
 
 def _references(field: dict[str, Any]) -> list[str]:

@@ -149,7 +149,7 @@ def describe(recipe: str, overrides: tuple[str, ...]) -> None:
 @click.argument("overrides", nargs=-1, metavar="[key=value ...]")
 @click.option(
     "--step",
-    type=click.Choice(["tag", "evolve", "embed"]),
+    type=click.Choice(["tag", "evolve", "embed", "score"]),
     default="tag",
     show_default=True,
     help="Whose quarantine.",
@@ -165,7 +165,7 @@ def replay(
     reasons: tuple[str, ...],
     limit: int | None,
 ) -> None:
-    """Try again what the recipe's tagger, encoder, or generator and judge have in quarantine."""
+    """Try again what a step of the recipe has in quarantine."""
     from tagsieve.console import Console
     from tagsieve.recipe import load_recipe
     from tagsieve.runner import run_replay

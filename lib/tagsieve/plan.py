@@ -71,7 +71,8 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
         "score": (
             rows * len(recipe.score.scorers),
             "scores",
-            f"{', '.join(scorer.name for scorer in recipe.score.scorers)}; of each turn",
+            f"{', '.join(scorer.name for scorer in recipe.score.scorers)}; of each turn"
+            + _told_judges(rows * len(recipe.score.by_judge)),
         ),
         "select": (rows, "samples", f"{recipe.select.strategy}, {recipe.select.size:,} rows"),
         "export": (recipe.select.size, "rows", f"{formats} in {recipe.export.path}"),
@@ -91,7 +92,8 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
         seconds: float | None = count / rate
         if step == "tag" and cost and (cost.seconds is not None or recipe.tag.kind != "memory"):
             seconds = cost.seconds
-        if step == "score" and recipe.score.by_model and step not in earlier:
+        by_spark = len(recipe.score.relational) == len(recipe.score.scorers)
+        if step == "score" and not by_spark and step not in earlier:
             seconds = None  # a model's time is known when it has run
         if step == "evolve" and step not in earlier:
             seconds = None
@@ -128,6 +130,10 @@ def show_plan(recipe: Recipe, steps: Sequence[StepName]) -> None:
         "has any, else by a machine with two cores. Steps with nothing new take no time. "
         "Nothing was run."
     )
+
+
+def _told_judges(calls: int) -> str:
+    return f"; at most {calls:,} answers of judges for a turn each" if calls else ""
 
 
 def _count(lake: Lake, name: str) -> int:

@@ -55,20 +55,25 @@ def _embed(context: Context, recipe: Recipe) -> None:
 
 
 def _score(context: Context, recipe: Recipe) -> None:
+    from tagsieve.embedding import encoder_fingerprint
     from tagsieve.scoring import score
 
-    score(context, recipe.score, _counted_version(context, recipe))
+    encoder = encoder_fingerprint(recipe.embed) if recipe.score.by_neighbours else None
+    score(context, recipe.score, _counted_version(context, recipe), encoder)
 
 
 def _select(context: Context, recipe: Recipe) -> None:
     from tagsieve.embedding import encoder_fingerprint
-    from tagsieve.scoring import scorer_fingerprints
+    from tagsieve.scoring import scorer_fingerprints, vector_set
     from tagsieve.selection import Sources, select
 
     reads, named = recipe.select.reads, recipe.select.scorers
     scorers = {}
     if named:
-        found = scorer_fingerprints(recipe.score, _counted_version(context, recipe))
+        vectors = None
+        if recipe.score.by_neighbours:
+            vectors = vector_set(context, encoder_fingerprint(recipe.embed))
+        found = scorer_fingerprints(recipe.score, _counted_version(context, recipe), vectors)
         scorers = {name: found[name] for name in sorted(named)}
     sources = Sources(
         _version(context, recipe) if "tags" in reads else None,
@@ -195,18 +200,20 @@ def run_replay(
     engines: Engines,
     limit: int | None = None,
 ) -> str:
-    """Try again what the recipe's tagger (`step` tag), encoder (embed) or generator and judge
-    (evolve) have in quarantine, for any of `reasons` (none: for all), as a run of its own; gives
-    its id."""
+    """Try again what the recipe's tagger (`step` tag), generator and judge (evolve), encoder
+    (embed) or scorers (score) have in quarantine, for any of `reasons` (none: for all), as a run of
+    its own; gives its id."""
 
     def again(context: Context, recipe: Recipe) -> None:
-        from tagsieve import embedding, evolving, tagging
+        from tagsieve import embedding, evolving, scoring, tagging
 
-        if step == "embed":
-            embedding.replay(context, recipe.embed, reasons)
-        elif step == "evolve":
+        if step == "evolve":
             config = evolving.check_evolve(recipe.evolve, recipe.ray)
             evolving.replay(context, config, reasons)
+        elif step == "embed":
+            embedding.replay(context, recipe.embed, reasons)
+        elif step == "score":
+            scoring.replay(context, recipe.score, reasons)
         else:
             tagging.replay(context, recipe.tag, reasons)
 

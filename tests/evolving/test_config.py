@@ -76,7 +76,7 @@ def test_fingerprints_have_what_decides_the_answers_and_nothing_else(make_config
     generator, judge = both()
     for same in (
         {"seeds": 5, "rounds": 3, "seed": 9, "name": "b", "path": "x", "operators": ["deepen"]},
-        {"commit_rows": 10, "generator": {"base_url": "http://else/v1", "concurrency": 2}},
+        {"generator": {"commit_rows": 9, "base_url": "http://else/v1", "concurrency": 2}},
     ):
         assert both(**same) == (generator, judge)
     for settings, changes in (

@@ -24,7 +24,7 @@ SEEDS = 40
 
 @pytest.fixture
 def recipe(lake, make_config, tmp_path):
-    config = make_config(generator={"concurrency": 4}, commit_rows=8)
+    config = make_config(generator={"concurrency": 4, "commit_rows": 8})
     settings = {
         "lake": lake.root,
         "steps": ["evolve"],

@@ -216,7 +216,7 @@ def test_evolve_killed_between_commits_goes_on_without_loss_or_repeats(
 ):
     queries = [f"Question {n}" for n in range(16)]
     add_pairs(*queries)
-    config = make_config(commit_rows=4, rounds=2)
+    config = make_config(generator={"commit_rows": 4}, rounds=2)
     commit = lake.append_next
 
     def die_at_third_of(table):
@@ -246,7 +246,7 @@ def test_evolve_killed_between_commits_goes_on_without_loss_or_repeats(
     assert len(groups) == len(set(groups)) == 16
     assert len(training_set()) == 48
     # Each kill repeats at most what was under way.
-    assert script.calls - 48 <= 2 * config.commit_rows
+    assert script.calls - 48 <= 2 * config.generator.commit_rows
 
 
 def test_evolve_keeps_to_the_budget_and_goes_on_in_the_next_run(

@@ -38,3 +38,19 @@ def test_vllm_gives_the_scores_of_transformers(lake, make_context, tiny_llama):
         for key in one:
             assert other[key]["value"] == pytest.approx(one[key]["value"], rel=TOLERANCE)
             assert other[key]["tokens"] == one[key]["tokens"]
+
+
+@pytest.mark.slow
+def test_vllm_judges_by_guided_json(lake, make_context, tiny_llama):
+    add_pairs(lake)
+    engine = {"kind": "vllm", "model": tiny_llama, "dtype": "float32", "guided_json": True}
+    engine |= {"engine_args": FAST, "decoding": {"max_tokens": 16}}
+    scorer = {"kind": "direct", "name": "q", "what": "quality", "engine": engine}
+    config = ScoreConfig(scorers=[scorer])
+    context = make_context("score")
+    score(context, config)
+    context.run.check()
+    assert context.run.kept == context.run.metrics["model_calls"] == len(PAIRS)
+    rows = scores_of(lake, scorer_fingerprints(config)["q"]).values()
+    assert {row["value"] for row in rows} <= {n / 2 for n in range(11)}  # what the grammar allows
+    assert all(row["tokens"] > 100 for row in rows)

@@ -10,8 +10,9 @@ from handmade import put, recorded, rows_of, sample, tagged
 from parity import selecting
 from selected import chosen, select_config
 from selection.test_repr_filter import bunched
+from tagsieve.engines import vector_rows
 from tagsieve.lake import Lake
-from tagsieve.selection import Sources, select, vector_rows
+from tagsieve.selection import Sources, select
 
 COUNT = 260
 SOURCES = Sources("v1", {"c": "c-1", "q": "q-2"}, "e-1")

@@ -216,7 +216,7 @@ def test_http_key_goes_to_the_endpoint_and_nowhere_else(
     from tagsieve.tagging.llm import answer_schema, prompt_of
 
     async def ask():
-        engine = HttpEngine(config, prompt_of(config), answer_schema(config), "query")
+        engine = HttpEngine(config, prompt_of(config), answer_schema(config), "query", "tag")
         await engine.start({})
         return await engine.answer([{"query": query} for query in QUERIES[:2]])
 

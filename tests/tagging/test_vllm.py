@@ -74,8 +74,8 @@ def test_vllm_that_cannot_start_says_why(lake, make_context, make_config):
 def test_vllm_needs_as_many_gpus_as_it_is_told(make_context, make_config, monkeypatch):
     ray_config = make_context("tag").engines.ray_config
     check_tagger(make_config(), ray_config)  # the one for CPUs
-    monkeypatch.setattr("tagsieve.engines.llm.actors.gpus_of", lambda c: c.tensor_parallel_size)
-    monkeypatch.setattr("tagsieve.engines.llm.actors.count_gpus", lambda: 3)
+    monkeypatch.setattr("tagsieve.engines.llm.asking.gpus_of", lambda c: c.tensor_parallel_size)
+    monkeypatch.setattr("tagsieve.engines.llm.asking.count_gpus", lambda: 3)
     config = make_config(replicas=2, tensor_parallel_size=2)
     with pytest.raises(UsageError, match=r"replicas=2 .*tensor_parallel_size=2 need 4 GPUs, .* 3;"):
         check_tagger(config, ray_config)

@@ -95,8 +95,7 @@ def _embed(
         pending = pending.orderBy("sample_id").limit(context.limit)
     context.engines.ray()
     actors = actors_of(config, encoder, context.run.run_id, context.engines.ray_config)
-    count, _ = do_pending(context, actors, config, writer, together(pending), "samples", found)
-    return count
+    return do_pending(context, actors, config, writer, together(pending), "samples", found)
 
 
 def conversations(context: Context, config: EmbedConfig) -> DataFrame:

@@ -18,6 +18,9 @@ from tagsieve.ledger import StepRun
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
+OVER_BUDGET = "over_budget"
+"""Rows left for a later run because the budget is spent: counted as rejected, stored nowhere."""
+
 
 def do_pending(
     context: Context,
@@ -28,17 +31,21 @@ def do_pending(
     unit: str,
     found: Callable[[int], None] = lambda count: None,  # noqa: ARG005
     committed: Callable[[pa.Table], None] = lambda rows: None,  # noqa: ARG005
-) -> tuple[int, bool]:
+) -> int:
     """Have the rows of `pending` done by actors, and commit what they give; gives how many rows
-    there were, and whether all of them were done (not where a budget was spent).
+    there were.
 
     `found` is told their number while the models load; `committed` gets the rows of each commit.
-    Counts in the step's run what was kept and quarantined, what the actors counted and how they
-    started. `unit`: what the rows are, in the plural.
+    Counts in the step's run what was kept, quarantined or left for a budget, adds up what the
+    actors counted and how they started. `unit`: what the rows are, in the plural.
     """
-    with started(spec, context.run) as pool:
+    run = context.run
+    before = run.kept + run.quarantined.total()
+    with started(spec, run) as pool:
         count = do_rows(context, pool, commits, writer, pending, unit, found, committed)
-    return count, not pool.counted.get(NOT_ASKED)
+    if pool.counted.get(NOT_ASKED):
+        run.rejected[OVER_BUDGET] += count - (run.kept + run.quarantined.total() - before)
+    return count
 
 
 @contextmanager
@@ -46,7 +53,7 @@ def started(
     spec: ActorSpec, run: StepRun, counted: Mapping[str, float] | None = None
 ) -> Iterator[ActorPool]:
     """Actors that load their models while the block looks for work, ended with it; what they
-    counted and how they started goes into the metrics of `run`. `counted`: what earlier actors
+    counted and how they started is added to the metrics of `run`. `counted`: what earlier actors
     have, where both share a budget."""
     pool = ActorPool(spec)
     pool.counted |= counted or {}
@@ -56,12 +63,12 @@ def started(
     finally:
         pool.stop()
         shown = {name: value for name, value in pool.counted.items() if name != NOT_ASKED}
-        run.metrics |= {
-            "model_calls": 0.0,
-            **shown,
+        shown |= {
             "engine_start_seconds": pool.start_seconds,
             "engine_restarts": float(pool.restarts),
         }
+        for name, value in ({"model_calls": 0.0} | shown).items():
+            run.metrics[name] = run.metrics.get(name, 0.0) + value
 
 
 def do_rows(

@@ -26,10 +26,18 @@ Task = TypeVar("Task")
 
 class Workers:
     """`count` actors of `cls(*arguments, threads)`, each with its share of the cores and a GPU
-    where the cluster has any. Usable as a context, which ends them."""
+    where the cluster has any. Usable as a context, which ends them.
+
+    `setting`: what sets `count` in the recipe, for messages.
+    """
 
     def __init__(
-        self, cls: type, arguments: list[tuple[Any, ...]], config: RayConfig, label: str
+        self,
+        cls: type,
+        arguments: list[tuple[Any, ...]],
+        config: RayConfig,
+        label: str,
+        setting: str = "select.workers",
     ) -> None:
         import ray
 
@@ -43,7 +51,7 @@ class Workers:
         }
         remote = ray.remote(cls).options(**options)
         self.actors = [remote.remote(*each, threads) for each in arguments]
-        self._label = label
+        self._label, self._setting = label, setting
 
     def __enter__(self) -> Self:
         return self
@@ -88,5 +96,5 @@ class Workers:
         except RayActorError as error:
             raise RunError(
                 f"{self._label}: a worker died {RESTARTS + 1} times (out of memory? more of "
-                f"select.workers hold less each): {error}"
+                f"{self._setting} hold less each): {error}"
             ) from error

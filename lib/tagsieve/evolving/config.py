@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from tagsieve.engines.config import CommitConfig
+from tagsieve.config import RecipeModel
 from tagsieve.engines.llm.config import DecodingConfig, HttpConfig, VllmConfig
 
 
@@ -21,7 +21,6 @@ class EvolveDecodingConfig(DecodingConfig):
 class EvolveVllmConfig(VllmConfig):
     """A model in vLLM."""
 
-    kind: Literal["vllm"] = Field("vllm", description="A model in vLLM.")
     decoding: EvolveDecodingConfig = Field(
         default_factory=EvolveDecodingConfig, description="How the answer is decoded."
     )
@@ -30,7 +29,6 @@ class EvolveVllmConfig(VllmConfig):
 class EvolveHttpConfig(HttpConfig):
     """Any OpenAI-compatible endpoint."""
 
-    kind: Literal["http"] = Field("http", description="An OpenAI-compatible endpoint.")
     decoding: EvolveDecodingConfig = Field(
         default_factory=EvolveDecodingConfig, description="How the answer is decoded."
     )
@@ -39,7 +37,7 @@ class EvolveHttpConfig(HttpConfig):
 EvolveEngine = Annotated[EvolveVllmConfig | EvolveHttpConfig, Field(discriminator="kind")]
 
 
-class EvolveConfig(CommitConfig):
+class EvolveConfig(RecipeModel):
     """Evol-Complexity or Evol-Quality (DEITA, sections 2.3 and 2.4)."""
 
     what: Literal["complexity", "quality"] = Field(

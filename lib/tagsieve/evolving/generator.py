@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from tagsieve.engines.actors import ActorSpec, Counts
 from tagsieve.engines.config import RayConfig
-from tagsieve.engines.llm.actors import engine_of, llm_actors
+from tagsieve.engines.llm.asking import llm_actors, llm_engine
 from tagsieve.engines.llm.replies import ENGINE_DIED, Answer, NotAsked, Refusal
 from tagsieve.engines.microbatch import FAILURE, failure
 from tagsieve.evolving.config import EvolveConfig
@@ -26,7 +26,7 @@ def generators_of(config: EvolveConfig, run_id: str, ray_config: RayConfig) -> A
     generator = generator_fingerprint(config)
     killed_by = partial(_killed, generator)
     kwargs = {"config": config, "generator": generator, "run_id": run_id}
-    return llm_actors(Evolver, kwargs, config.generator, config, ray_config, killed_by, "evolve")
+    return llm_actors(config.generator, Evolver, kwargs, killed_by, "evolve", ray_config)
 
 
 def _killed(generator: str, row: pa.Table, error: str) -> pa.Table:
@@ -48,7 +48,7 @@ class Evolver:
         self._config, self._generator, self._run_id = config, generator, run_id
         self._template = template = generator_prompt(config)
         # Nothing of a parent is cut: what is left of it would be another text.
-        self._engine = engine_of(config.generator, template, None)
+        self._engine = llm_engine(config.generator, template, None, None, "evolve.generator")
         self._prompt_ids = {
             name: f"{template.name}-{name}-{fingerprint(template.content, name)[:12]}"
             for name in template.operators

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from tagsieve.engines.actors import ActorSpec, Counts
 from tagsieve.engines.config import RayConfig
-from tagsieve.engines.llm.actors import engine_of, llm_actors
+from tagsieve.engines.llm.asking import llm_actors, llm_engine
 from tagsieve.engines.llm.replies import ENGINE_DIED, Answer, NotAsked, Refusal
 from tagsieve.engines.microbatch import FAILURE, failure
 from tagsieve.evolving.config import EvolveConfig, EvolveVllmConfig
@@ -26,7 +26,7 @@ def judges_of(config: EvolveConfig, run_id: str, ray_config: RayConfig) -> Actor
     judge = judge_fingerprint(config)
     killed_by = partial(_killed, judge)
     kwargs = {"config": config, "judge": judge, "run_id": run_id}
-    return llm_actors(Judge, kwargs, config.ranker, config, ray_config, killed_by, "evolve")
+    return llm_actors(config.ranker, Judge, kwargs, killed_by, "evolve", ray_config)
 
 
 def _killed(judge: str, row: pa.Table, error: str) -> pa.Table:
@@ -48,7 +48,8 @@ class Judge:
         self._config, self._judge, self._run_id = config, judge, run_id
         local = isinstance(config.ranker, EvolveVllmConfig)
         schema = scores_schema(config.rounds + 1, local)
-        self._engine = engine_of(config.ranker, judge_prompt(config), schema)
+        setting = "evolve.generator" if config.judge is None else "evolve.judge"
+        self._engine = llm_engine(config.ranker, judge_prompt(config), schema, None, setting)
 
     async def start(self, counted: Counts) -> None:
         """Load the model, or open the client."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tagsieve.engines.config import RayConfig
-from tagsieve.engines.llm.actors import check_llm, prompt_fingerprint
+from tagsieve.engines.llm.asking import check_llm, prompt_fingerprint
 from tagsieve.engines.llm.prompts import PromptTemplate, load_prompt
 from tagsieve.errors import UsageError
 from tagsieve.evolving.config import EvolveConfig
@@ -73,7 +73,7 @@ def check_evolve(config: EvolveConfig | None, ray_config: RayConfig) -> EvolveCo
     scorer_text(config)
     generator_fingerprint(config)
     judge_fingerprint(config)
-    check_llm(config.generator, "evolve.generator", ray_config)
+    check_llm(config.generator, ray_config, "evolve.generator")
     if config.judge is not None:
-        check_llm(config.judge, "evolve.judge", ray_config)
+        check_llm(config.judge, ray_config, "evolve.judge")
     return config

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from tagsieve.engines.llm.replies import REFUSED, Reply
+from tagsieve.engines.llm.replies import REFUSED, Reply, after_thoughts
 from tagsieve.records import normalize_text
 
 CUT, UNMARKED, EMPTY = "cut", "unmarked", "empty"
@@ -38,12 +38,6 @@ _SCAFFOLDING = re.compile(
 headings that other such prompts have taught models."""
 
 _FLAT_OBJECT = re.compile(r"\{[^{}]*\}")
-
-
-def after_thoughts(text: str) -> str:
-    """Without what a reasoning model thought before; nothing when it never came to an end."""
-    text = text.rpartition("</think>")[2].strip()
-    return "" if text.startswith("<think>") else text
 
 
 def read_variant(reply: Reply, parent: str, max_chars: int) -> tuple[str, str | None]:

@@ -11,7 +11,7 @@ from pyspark.sql import DataFrame
 from tagsieve.engines.actors import NOT_ASKED
 from tagsieve.engines.context import Context
 from tagsieve.engines.microbatch import Writer
-from tagsieve.engines.pending import do_rows, started
+from tagsieve.engines.pending import OVER_BUDGET, do_rows, started
 from tagsieve.errors import RunError
 from tagsieve.evolving.config import EvolveConfig
 from tagsieve.evolving.generator import generators_of
@@ -22,9 +22,6 @@ from tagsieve.evolving.training_set import write_training_set
 from tagsieve.evolving.work import Work
 from tagsieve.lease import lease
 from tagsieve.ledger import StepRun
-
-OVER_BUDGET = "over_budget"
-"""Seeds left for a later run because the budget is spent: counted as rejected, stored nowhere."""
 
 
 def evolve(context: Context, config: EvolveConfig) -> None:
@@ -131,7 +128,7 @@ def _evolve(
             for number in range(1, config.rounds + 1):
                 pending = work.lacking_variants(todo, number)
                 unit = f"variants of round {number}"
-                do_rows(part, pool, config, work.generations, pending, unit)
+                do_rows(part, pool, config.generator, work.generations, pending, unit)
     finally:
         context.run.metrics["variants"] += part.run.kept
         _add(context.run, part.run)
@@ -153,7 +150,8 @@ def _score(
     before = dict(evolved) if config.judge is None else {}
     try:
         with started(spec, part.run, before) as pool:
-            do_rows(part, pool, config, work.judgements, work.lacking_judgements(todo), "groups")
+            pending = work.lacking_judgements(todo)
+            do_rows(part, pool, config.ranker, work.judgements, pending, "groups")
     finally:
         context.run.kept += part.run.kept
         for name in before.keys() & part.run.metrics.keys():

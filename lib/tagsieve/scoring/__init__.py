@@ -1,4 +1,5 @@
-"""Contents become scores: by a model's losses, by a trained scorer, or by counting."""
+"""Contents become scores: by a model's losses, by a trained scorer, by a judge, by their
+neighbours, or by counting."""
 
 from __future__ import annotations
 
@@ -8,16 +9,28 @@ from typing import TYPE_CHECKING, Any
 from tagsieve.scoring.config import ScoreConfig, ScorerConfig
 
 if TYPE_CHECKING:
+    from tagsieve.scoring.neighbours import vector_set
+    from tagsieve.scoring.replaying import replay
     from tagsieve.scoring.scorers import check_scorers, scorer_fingerprints
     from tagsieve.scoring.step import score
 
-__all__ = ["ScoreConfig", "ScorerConfig", "check_scorers", "score", "scorer_fingerprints"]
+__all__ = [
+    "ScoreConfig",
+    "ScorerConfig",
+    "check_scorers",
+    "replay",
+    "score",
+    "scorer_fingerprints",
+    "vector_set",
+]
 
 
 _LAZY = {
     "check_scorers": "tagsieve.scoring.scorers",
+    "replay": "tagsieve.scoring.replaying",
     "score": "tagsieve.scoring.step",
     "scorer_fingerprints": "tagsieve.scoring.scorers",
+    "vector_set": "tagsieve.scoring.neighbours",
 }
 
 

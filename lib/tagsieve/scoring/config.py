@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from tagsieve.config import RecipeModel
+from tagsieve.engines.llm.config import LlmConfig
 
 Overlong = Literal["quarantine", "truncate"]
 Context = Literal["instruction", "conversation"]
@@ -101,6 +102,58 @@ class InstructionLossConfig(_ModelScorer):
     )
 
 
+class _JudgeScorer(_Scorer):
+    """A scorer that asks a language model for its judgement."""
+
+    engine: LlmConfig = Field(
+        description="The judge, with those settings of tag (vllm) or tag (http) that are its."
+    )
+    overlong: Overlong = Field(
+        "quarantine",
+        description="A prompt too long for the judge goes to quarantine, or loses the middle of "
+        "its instruction (of a quality prompt: of the response; flag truncated).",
+    )
+
+
+class DirectConfig(_JudgeScorer):
+    """Direct scoring: the judge gives the score of a turn as a number."""
+
+    kind: Literal["direct"] = Field("direct", description="A judge's score.")
+    what: Literal["complexity", "quality"] = Field(
+        description="complexity: of the instruction, 1 to 10; quality: of the response to it, 0 to "
+        "5. Both in steps of 0.5."
+    )
+    prompt: str | None = Field(
+        None,
+        description="Default: judge_complexity or judge_quality; else a file like those in "
+        "conf/prompts that asks for the same form.",
+    )
+
+
+class NodesConfig(_JudgeScorer):
+    """Instruction node: the nodes of the instruction's semantic tree, which the judge writes."""
+
+    kind: Literal["nodes"] = Field("nodes", description="Nodes of the instruction's tree.")
+    prompt: str = Field(
+        "instruction_nodes",
+        description="Or a file like those in conf/prompts that asks for the same form.",
+    )
+    max_nodes: int = Field(
+        200, ge=1, description="A tree with more nodes than this ran away: to quarantine."
+    )
+
+
+class NeighbourDistanceConfig(_Scorer):
+    """Distance to the k-th nearest other conversation by the recipe's `embed`."""
+
+    kind: Literal["neighbour_distance"] = Field(
+        "neighbour_distance", description="Cosine distance to a near conversation's vector."
+    )
+    neighbours: int = Field(
+        1, ge=1, le=1000, description="k: the distance is that to the k-th nearest other vector."
+    )
+
+
 class LengthConfig(_Scorer):
     """Length of the instruction or of the response."""
 
@@ -127,15 +180,21 @@ class TagsConfig(_Scorer):
 
 LossScorerConfig = IfdConfig | PerplexityConfig | ResponseLossConfig | InstructionLossConfig
 ModelScorerConfig = DeitaConfig | LossScorerConfig
+JudgeScorerConfig = DirectConfig | NodesConfig
 RelationalScorerConfig = LengthConfig | TurnsConfig | TagsConfig
-ScorerConfig = Annotated[ModelScorerConfig | RelationalScorerConfig, Field(discriminator="kind")]
+ScorerConfig = Annotated[
+    ModelScorerConfig | JudgeScorerConfig | NeighbourDistanceConfig | RelationalScorerConfig,
+    Field(discriminator="kind"),
+]
 
 
 class ScoreConfig(RecipeModel):
     """The scores of every turn, and where their models run."""
 
     scorers: tuple[ScorerConfig, ...] = Field((), description="What is scored.")
-    replicas: int = Field(1, ge=1, description="Actors of each model.")
+    replicas: int = Field(
+        1, ge=1, description="Actors of each model, and those that compare vectors."
+    )
     cpus_per_replica: int | None = Field(
         None, ge=1, description="Cores of an actor; default: 1 with a GPU, else all, shared."
     )
@@ -162,9 +221,19 @@ class ScoreConfig(RecipeModel):
         return tuple(s for s in self.scorers if isinstance(s, _ModelScorer))
 
     @property
+    def by_judge(self) -> tuple[JudgeScorerConfig, ...]:
+        """The scorers that ask a judge."""
+        return tuple(s for s in self.scorers if isinstance(s, _JudgeScorer))
+
+    @property
+    def by_neighbours(self) -> tuple[NeighbourDistanceConfig, ...]:
+        """The scorers that compare vectors."""
+        return tuple(s for s in self.scorers if isinstance(s, NeighbourDistanceConfig))
+
+    @property
     def relational(self) -> tuple[RelationalScorerConfig, ...]:
         """The scorers that Spark computes."""
-        return tuple(s for s in self.scorers if not isinstance(s, _ModelScorer))
+        return tuple(s for s in self.scorers if isinstance(s, RelationalScorerConfig))
 
     @model_validator(mode="after")
     def _named_once(self) -> Self:

@@ -80,13 +80,13 @@ def scored_rows(run_id: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([{**row, "run_id": run_id} for row in rows], schema=SCORED)
 
 
-def failed(turn: Turn, scorer: str, why: Unscorable) -> dict[str, Any]:
-    """The row of a turn that has no score."""
+def failed(turn: Turn, scorer: str, why: Unscorable, payload: str | None = None) -> dict[str, Any]:
+    """The row of a turn that has no score; `payload`: what is kept of it, its text by default."""
     failure = {
         "key": f"{scorer} {turn.sample_id} {turn.turn}",
         "reason": why.reason,
         "error": why.error[:2000],
-        "payload": turn.text.encode("utf-8", "surrogatepass"),
+        "payload": (turn.text if payload is None else payload).encode("utf-8", "surrogatepass"),
     }
     return {
         "sample_id": turn.sample_id,

@@ -19,8 +19,11 @@ from tagsieve.errors import UsageError
 from tagsieve.ledger import fingerprint
 from tagsieve.scoring.config import (
     DeitaConfig,
+    DirectConfig,
     LengthConfig,
     ModelScorerConfig,
+    NeighbourDistanceConfig,
+    NodesConfig,
     ScoreConfig,
     ScorerConfig,
     TagsConfig,
@@ -47,17 +50,20 @@ class ModelGroup:
     scorers: Mapping[str, ModelScorerConfig]
 
 
-def scorer_fingerprints(config: ScoreConfig, version: str | None = None) -> dict[str, str]:
+def scorer_fingerprints(
+    config: ScoreConfig, version: str | None = None, vectors: str | None = None
+) -> dict[str, str]:
     """The fingerprint of each scorer by its name in the recipe: what it is and a hash of all that
     decides its scores. Scorers of other names and the same settings have the same one.
 
-    `version`: the ontology version whose tags are counted. Raises UsageError when a model, a
-    tokenizer or a prompt is not there, and when tags are counted of no version.
+    `version`: the ontology version whose tags are counted. `vectors`: among which neighbours are
+    looked for (`vector_set`). Raises UsageError when a model, a tokenizer or a prompt is not
+    there, and when one of these is needed and not named.
     """
-    return {scorer.name: _fingerprint(scorer, version) for scorer in config.scorers}
+    return {scorer.name: _fingerprint(scorer, version, vectors) for scorer in config.scorers}
 
 
-def _fingerprint(config: ScorerConfig, version: str | None) -> str:
+def _fingerprint(config: ScorerConfig, version: str | None, vectors: str | None) -> str:
     if isinstance(config, TurnsConfig):
         return "turns"
     if isinstance(config, TagsConfig):
@@ -67,6 +73,17 @@ def _fingerprint(config: ScorerConfig, version: str | None) -> str:
                 "and none was named"
             )
         return f"tags-{version}"
+    if isinstance(config, NeighbourDistanceConfig):
+        if vectors is None:
+            raise UsageError(
+                f"score.scorers {config.name}: kind neighbour_distance compares the vectors of an "
+                "encoder, and none was named"
+            )
+        return f"neighbour-{config.neighbours}-{fingerprint(config.neighbours, vectors)[:12]}"
+    if isinstance(config, DirectConfig | NodesConfig):
+        from tagsieve.scoring.judging import judge_fingerprint
+
+        return judge_fingerprint(config)
     if isinstance(config, LengthConfig):
         from tagsieve.scoring.lengths import length_fingerprint
 
@@ -113,7 +130,12 @@ def check_scorers(config: ScoreConfig, ray_config: RayConfig) -> None:
             "score.scorers is empty, so the step score has nothing to do; name at least one, such "
             "as {kind: length, name: length, of: response, tokenizer: nltk}"
         )
-    scorer_fingerprints(config, version="checked when the step runs")
+    later = "checked when the step runs"
+    scorer_fingerprints(config, later, later)
+    for judge in config.by_judge:
+        from tagsieve.scoring.judging import check_judge
+
+        check_judge(judge, ray_config)
     for scorer in config.by_model:
         if isinstance(scorer, DeitaConfig):
             from tagsieve.engines.llm.fitting import load_tokenizer

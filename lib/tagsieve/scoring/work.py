@@ -16,8 +16,8 @@ TURN_COLUMNS = ("sample_id", "turn", "instruction", "response", "earlier", "scor
 
 
 def pinned_samples(context: Context) -> DataFrame:
-    """The samples as this step found them."""
-    return context.lake.read(context.engines.spark, "samples", context.run.read["samples"])
+    """The samples as this step found them; as they are now where it pins none."""
+    return context.lake.read(context.engines.spark, "samples", context.run.read.get("samples"))
 
 
 def contents(context: Context) -> DataFrame:
@@ -26,17 +26,20 @@ def contents(context: Context) -> DataFrame:
     return pinned_samples(context).select("sample_id", turns).distinct().where("turns > 0")
 
 
-def pending(context: Context, scorers: Sequence[str], whole: Sequence[str] = ()) -> DataFrame:
-    """`sample_id`, `turn`, `scorer` of the scores that are lacking: of `scorers` for each human
-    turn, of `whole` for each conversation; at most `context.limit` turns of each."""
+def wanted(context: Context, scorers: Sequence[str], whole: Sequence[str] = ()) -> DataFrame:
+    """`sample_id`, `turn`, `scorer` of all scores: of `scorers` for each human turn, of `whole` for
+    each conversation."""
     found = contents(context)
     per_turn = found.select(
         "sample_id", F.explode(F.sequence(F.lit(0), F.col("turns") - 1)).alias("turn")
     )
-    wanted = _by(per_turn, scorers).unionByName(
-        _by(found.select("sample_id", F.lit(WHOLE).alias("turn")), whole)
-    )
-    lacking = wanted.join(
+    whole_turns = found.select("sample_id", F.lit(WHOLE).alias("turn"))
+    return _by(per_turn, scorers).unionByName(_by(whole_turns, whole))
+
+
+def pending(context: Context, scorers: Sequence[str], whole: Sequence[str] = ()) -> DataFrame:
+    """Those of `wanted` that are lacking; of at most `context.limit` turns."""
+    lacking = wanted(context, scorers, whole).join(
         _seen(context, [*scorers, *whole]), ["sample_id", "turn", "scorer"], "left_anti"
     )
     if context.limit is None:
@@ -55,11 +58,12 @@ def _seen(context: Context, scorers: Sequence[str]) -> DataFrame:
     lake, spark = context.lake, context.engines.spark
     scores = lake.read(spark, "scores").select("sample_id", "turn", "scorer")
     key = F.split("key", " ")
-    open_rows = lake.read(spark, "quarantine").where(
-        (F.col("step") == "score") & F.col("resolved_by").isNull()
-    )
+    open_rows = lake.read(spark, "quarantine").where(F.col("resolved_by").isNull())
+    # Of this step and of replays: what other steps put there is of no scorer.
     quarantined = open_rows.select(
-        key[1].alias("sample_id"), key[2].cast("long").alias("turn"), key[0].alias("scorer")
+        F.get(key, 1).alias("sample_id"),
+        F.get(key, 2).try_cast("long").alias("turn"),
+        key[0].alias("scorer"),
     )
     return scores.unionByName(quarantined).where(F.col("scorer").isin(*scorers)).distinct()
 

@@ -9,6 +9,7 @@ from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
 from tagsieve.engines.handover import read_all
+from tagsieve.engines.vector_rows import Bad, VectorRows, write_vectors
 from tagsieve.engines.vectors import Array
 from tagsieve.errors import RunError
 from tagsieve.lake import rows_table
@@ -16,7 +17,6 @@ from tagsieve.ledger import fingerprint
 from tagsieve.selection.config import KMeansConfig, SemDedupConfig
 from tagsieve.selection.kmeans import ROWS_PER_CENTROID, equal_shares, train
 from tagsieve.selection.outcome import Parts
-from tagsieve.selection.vector_rows import Bad, VectorRows, write_vectors
 from tagsieve.selection.vector_strategies import started, unusable_rows
 from tagsieve.selection.vector_workers import Assigner
 

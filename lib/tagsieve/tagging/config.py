@@ -30,7 +30,7 @@ class MemoryTaggerConfig(CommitConfig):
     )
 
 
-class _LlmTagger(CommitConfig):
+class _LlmTagger(RecipeModel):
     """What taggers that ask a language model have in common."""
 
     overlong: Literal["truncate", "quarantine"] = Field(
@@ -49,7 +49,6 @@ class _LlmTagger(CommitConfig):
 class VllmTaggerConfig(VllmConfig, _LlmTagger):
     """InsTagger, or any model that vLLM runs, in Ray actors."""
 
-    kind: Literal["vllm"] = Field("vllm", description="A model in vLLM.")
     prompt: str = Field(
         "instagger_paper",
         description="instagger_paper or instagger_chat (for the InsTagger checkpoint), open_tags "
@@ -60,7 +59,6 @@ class VllmTaggerConfig(VllmConfig, _LlmTagger):
 class HttpTaggerConfig(HttpConfig, _LlmTagger):
     """Any OpenAI-compatible endpoint."""
 
-    kind: Literal["http"] = Field("http", description="An OpenAI-compatible endpoint.")
     prompt: str = Field(
         "open_tags",
         description="As of vllm; a prompt with text goes to /completions, one with messages to "

@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 
 from tagsieve.engines.actors import Counts
-from tagsieve.engines.llm.actors import engine_of, prompt_fingerprint
+from tagsieve.engines.llm.asking import llm_engine, prompt_fingerprint
 from tagsieve.engines.llm.prompts import PromptTemplate, load_prompt
-from tagsieve.engines.llm.replies import ENGINE_DIED, Answer, NotAsked, Refusal
+from tagsieve.engines.llm.replies import ENGINE_DIED, UNPARSEABLE, Answer, NotAsked, Refusal
 from tagsieve.engines.microbatch import failure
 from tagsieve.tagging.config import HttpTaggerConfig, VllmTaggerConfig
-from tagsieve.tagging.replies import UNPARSEABLE, parse_tags
+from tagsieve.tagging.replies import parse_tags
 from tagsieve.tagging.rows import tagged_rows
 
 QUERY_TRUNCATED = "query_truncated"
@@ -68,7 +68,8 @@ class LlmTagger:
     def __init__(self, config: LlmConfig, tagger: str, run_id: str) -> None:
         self._config, self._tagger, self._run_id = config, tagger, run_id
         cut = "query" if config.overlong == "truncate" else None
-        self._engine = engine_of(config, prompt_of(config), answer_schema(config), cut)
+        template, schema = prompt_of(config), answer_schema(config)
+        self._engine = llm_engine(config, template, schema, cut, "tag")
 
     async def start(self, counted: Counts) -> None:
         """Load the model, or open the client."""

@@ -17,8 +17,7 @@ from typing import Any
 import json_repair
 import regex
 
-UNPARSEABLE = "unparseable"
-"""Why an answer is in quarantine: no tag can be read from it, and it is no empty list either."""
+from tagsieve.engines.llm.replies import after_thoughts
 
 OUTPUT_CUT, REPAIRED, ITEMS_DROPPED = "output_cut", "repaired", "items_dropped"
 """Flags of an answer: it ended in the middle (complete items are kept); it was no strict JSON;
@@ -128,17 +127,9 @@ class _Found:
 
 def _read(text: str, cut: bool) -> _Found | None:
     """The items, by the strictest reading that gives any."""
-    text = _after_thoughts(text.strip().strip("\ufeff\u200b").strip())
+    text = after_thoughts(text.strip().strip("\ufeff\u200b").strip())
     body = _unfenced(text)
     return _strict(body) or _objects(text) or _texts(body) or _listed(body, cut)
-
-
-def _after_thoughts(text: str) -> str:
-    """Without what a reasoning model thought before; nothing when it never came to an end."""
-    if text.startswith(("[", "{")):
-        return text
-    text = text.rpartition("</think>")[2].strip()
-    return "" if text.startswith("<think>") else text
 
 
 def _unfenced(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tagsieve.engines.actors import ActorSpec, chunks_of
 from tagsieve.engines.config import RayConfig
-from tagsieve.engines.llm.actors import check_llm, llm_actors
+from tagsieve.engines.llm.asking import check_llm, llm_actors
 from tagsieve.engines.ray import share_of_cores
 from tagsieve.ledger import fingerprint
 from tagsieve.tagging.config import (
@@ -41,28 +41,27 @@ def check_tagger(config: TagConfig, ray_config: RayConfig) -> None:
     """Refuse what an embedded Ray can be seen to lack. Raises UsageError."""
     single = config.llm if isinstance(config, CascadeConfig) else config
     if not isinstance(single, MemoryTaggerConfig):
-        where = "tag.llm" if isinstance(config, CascadeConfig) else "tag"
-        check_llm(single, where, ray_config)
+        check_llm(single, ray_config, "tag.llm" if isinstance(config, CascadeConfig) else "tag")
 
 
 def actors_of(
     config: SingleTaggerConfig, tagger: str, run_id: str, ray_config: RayConfig
 ) -> ActorSpec:
     """The actors of a tagger."""
-    shared: dict[str, Any] = {"config": config, "tagger": tagger, "run_id": run_id}
+    arguments: dict[str, Any] = {"config": config, "tagger": tagger, "run_id": run_id}
     killed = partial(killed_by, tagger, run_id)
     if not isinstance(config, MemoryTaggerConfig):
-        return llm_actors(LlmTagger, shared, config, config, ray_config, killed, "tag")
+        return llm_actors(config, LlmTagger, arguments, killed, "tag", ray_config)
     threads = config.cpus_per_replica or share_of_cores(ray_config, config.replicas)
     chunk, chunks = chunks_of(config.commit_rows, MEMORY_CHUNK_ROWS, 2 * MEMORY_CHUNK_ROWS)
     return ActorSpec(
         MemoryTagger,
-        shared | {"threads": threads},
+        arguments | {"threads": threads},
+        killed_by=killed,
+        label="tag",
         replicas=config.replicas,
         cpus=threads,
         chunk_rows=chunk,
         in_flight=chunks,
-        killed_by=killed,
-        label="tag",
         restarts=config.restarts,
     )

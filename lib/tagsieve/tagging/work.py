@@ -19,9 +19,6 @@ from tagsieve.ledger import StepRun
 from tagsieve.tagging.config import SingleTaggerConfig
 from tagsieve.tagging.taggers import actors_of
 
-OVER_BUDGET = "over_budget"
-"""Queries left for a later run because the budget is spent: counted as rejected, stored nowhere."""
-
 
 def distinct_queries(samples: DataFrame) -> DataFrame:
     """`query_id` and `text` of each distinct query; of texts with one id, the least is asked."""
@@ -86,14 +83,14 @@ def tag_pending(
     if limit is not None:
         pending = pending.orderBy("query_id").limit(limit)
     context.engines.ray()
-    abstained, before = 0, run.kept + run.quarantined.total()
+    abstained = 0
 
     def count_abstained(rows: pa.Table) -> None:
         nonlocal abstained
         abstained += pc.sum(pc.equal(pc.list_value_length(rows["tags"]), 0)).as_py() or 0
 
     try:
-        count, whole = do_pending(
+        return do_pending(
             replace(context, run=run),
             actors_of(config, tagger, run.run_id, context.engines.ray_config),
             config,
@@ -105,6 +102,3 @@ def tag_pending(
         )
     finally:
         run.metrics["abstained"] = float(abstained)
-    if not whole:
-        run.rejected[OVER_BUDGET] = count - (run.kept + run.quarantined.total() - before)
-    return count

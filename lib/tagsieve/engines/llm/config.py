@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
 from tagsieve.config import RecipeModel
+from tagsieve.engines.config import CommitConfig
 
 
 class DecodingConfig(RecipeModel):
@@ -19,9 +20,10 @@ class DecodingConfig(RecipeModel):
     seed: int = Field(0, description="For sampling.")
 
 
-class VllmConfig(RecipeModel):
+class VllmConfig(CommitConfig):
     """A model in vLLM, one engine per Ray actor."""
 
+    kind: Literal["vllm"] = Field("vllm", description="A model in vLLM.")
     model: str = Field(description="A folder, or a model's name on the Hugging Face hub.")
     revision: str | None = Field(None, description="Branch, tag or commit on the hub.")
     lora: str | None = Field(None, description="Folder of a LoRA adapter on top of the model.")
@@ -69,9 +71,10 @@ class BudgetConfig(RecipeModel):
     )
 
 
-class HttpConfig(RecipeModel):
+class HttpConfig(CommitConfig):
     """A model behind an OpenAI-compatible endpoint."""
 
+    kind: Literal["http"] = Field("http", description="An OpenAI-compatible endpoint.")
     base_url: str = Field(description="Such as http://localhost:8000/v1.")
     model: str = Field(description="The model's name at the endpoint.")
     api_key_env: str | None = Field(
@@ -125,3 +128,6 @@ class HttpConfig(RecipeModel):
         if self.max_prompt_tokens is not None and self.tokenizer is None:
             raise ValueError("max_prompt_tokens needs tokenizer: name the model's")
         return self
+
+
+LlmConfig = Annotated[VllmConfig | HttpConfig, Field(discriminator="kind")]

@@ -46,16 +46,16 @@ def identity(config: HttpConfig) -> list[Any]:
     ]
 
 
-def api_key(config: HttpConfig, where: str = "") -> str | None:
-    """The key, from the environment; UsageError when the variable is not set. `where`: the setting
-    that names the endpoint."""
+def api_key(config: HttpConfig, setting: str) -> str | None:
+    """The key, from the environment; UsageError when the variable is not set. `setting`: what the
+    config is in the recipe."""
     if config.api_key_env is None:
         return None
     key = os.environ.get(config.api_key_env)
     if not key:
         raise UsageError(
-            f"{where}{'.' if where else ''}api_key_env={config.api_key_env}: no such environment "
-            "variable; export it, on a cluster for Ray's workers too"
+            f"{setting}.api_key_env={config.api_key_env}: no such environment variable; "
+            "export it, on a cluster for Ray's workers too"
         )
     return key
 
@@ -106,12 +106,20 @@ class _BudgetSpent(Exception):  # noqa: N818
 
 
 class HttpEngine:
-    """Answers prompts at an endpoint, in one asyncio loop with one pool of connections."""
+    """Answers prompts at an endpoint, in one asyncio loop with one pool of connections.
+
+    `setting`: what the config is in the recipe. The others as of `VllmEngine`.
+    """
 
     def __init__(
-        self, config: HttpConfig, template: PromptTemplate, schema: Any, cut: str | None
+        self,
+        config: HttpConfig,
+        template: PromptTemplate,
+        schema: Any,
+        cut: str | None,
+        setting: str,
     ) -> None:
-        self._config, self._template = config, template
+        self._config, self._template, self._setting = config, template, setting
         self._cut = cut
         self._failures = 0
         self._settings = _settings(config, schema)
@@ -123,7 +131,7 @@ class HttpEngine:
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         config = self._config
-        self._key = api_key(config)
+        self._key = api_key(config, self._setting)
         limits = httpx2.Limits(
             max_connections=config.concurrency,
             max_keepalive_connections=config.concurrency,
@@ -195,7 +203,7 @@ class HttpEngine:
             except (AuthenticationError, PermissionDeniedError, NotFoundError) as error:
                 raise RunError(
                     f"the endpoint {self._config.base_url} refuses model {self._config.model!r} "
-                    f"(base_url, model, api_key_env): {self._told(error)}"
+                    f"({self._setting}: base_url, model, api_key_env): {self._told(error)}"
                 ) from error
             except (APIError, _Broken, TimeoutError) as error:
                 its_own = isinstance(error, APIStatusError) and not _passes(error)
@@ -213,7 +221,7 @@ class HttpEngine:
         if self._failures >= self._config.max_failures:
             raise RunError(
                 f"the endpoint {self._config.base_url} failed {self._failures} times with no "
-                f"answer in between (max_failures), last with: {refusal.error}"
+                f"answer in between ({self._setting}.max_failures), last with: {refusal.error}"
             )
 
     def _told(self, error: Exception) -> str:

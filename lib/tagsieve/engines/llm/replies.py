@@ -37,8 +37,20 @@ REFUSED = "refused"
 ENDPOINT = "endpoint"
 """No answer in all tries: lost connections, timeouts, 5xx, broken bodies."""
 
+UNPARSEABLE = "unparseable"
+"""The answer is there, and what was asked for cannot be read from it."""
+
 OVERLONG = "overlong"
 """The prompt is longer than the model's context, and it was not to be cut."""
 
 ENGINE_DIED = "engine_died"
 """The engine died of this prompt, and again when it had no other."""
+
+
+def after_thoughts(text: str) -> str:
+    """An answer without what a reasoning model thought before; nothing when it never came to an
+    end."""
+    if text.startswith(("[", "{")):
+        return text
+    text = text.rpartition("</think>")[2].strip()
+    return "" if text.startswith("<think>") else text

@@ -130,14 +130,20 @@ class VllmModel:
 class VllmEngine:
     """Answers prompts with a model in vLLM.
 
+    `setting`: what the config is in the recipe.
     `schema`: the JSON Schema of the answers, used when `guided_json` is on. `cut`: the field of
     the template that may lose its middle; None: a prompt that is too long is refused.
     """
 
     def __init__(
-        self, config: VllmConfig, template: PromptTemplate, schema: Any, cut: str | None
+        self,
+        config: VllmConfig,
+        template: PromptTemplate,
+        schema: Any,
+        cut: str | None,
+        setting: str,
     ) -> None:
-        self._config, self._template = config, template
+        self._config, self._template, self._setting = config, template, setting
         self._schema, self._cut = schema, cut
         self._model = VllmModel(config)
 
@@ -154,8 +160,8 @@ class VllmEngine:
         longest = self._model.context - config.decoding.max_tokens
         if longest < 1:
             raise RunError(
-                f"decoding.max_tokens={config.decoding.max_tokens} leaves nothing of the "
-                f"context of {self._model.context} tokens; lower it"
+                f"{self._setting}.decoding.max_tokens={config.decoding.max_tokens} leaves nothing "
+                f"of the context of {self._model.context} tokens; lower it"
             )
         self._fitter = Fitter(tokenizer, self._template, longest, self._cut)
 

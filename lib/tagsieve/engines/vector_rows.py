@@ -24,7 +24,7 @@ WRITTEN: dict[str, str | int | bool] = {
 }
 
 COLUMNS = {"pool": pa.string(), "sample_id": pa.string(), "score": pa.float64()}
-"""What the files hold beside `vector`."""
+"""What the files of a selection hold beside `vector`."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Bad:
 
 
 class VectorRows:
-    """Rows with `pool`, `sample_id`, `score` and `vector`, in the order of their positions."""
+    """Rows with `vector` and other columns (`COLUMNS`), in the order of their positions."""
 
     def __init__(self, folder: str, groups: Sequence[Group], width: int) -> None:
         self._folder, self.groups, self.width = folder, groups, width
@@ -116,11 +116,13 @@ class VectorRows:
         ]
 
 
-def write_vectors(context: Context, rows: DataFrame, name: str) -> VectorRows:
-    """Write a sorted Spark frame (`pool`, `sample_id`, `score`, `vector`) to the run's work folder,
-    from where workers read it."""
+def write_vectors(
+    context: Context, rows: DataFrame, name: str, columns: Sequence[str] = tuple(COLUMNS)
+) -> VectorRows:
+    """Write a Spark frame (`columns`, `vector`) to the run's work folder, from where workers read
+    it; a sorted one keeps its order."""
     folder = context.lake.work_uri(context.run.run_id, name)
-    writer = rows.select(*COLUMNS, "vector").write.mode("overwrite").options(**WRITTEN)
+    writer = rows.select(*columns, "vector").write.mode("overwrite").options(**WRITTEN)
     writer.parquet(context.lake.spark_uri(folder))
     groups = tuple(_groups(folder))
     return VectorRows(folder, groups, _width(VectorRows(folder, groups, 0)))
