@@ -110,11 +110,14 @@ class Taken:
         with torch.inference_mode():
             step = CHUNK[fine.device]
             for start in range(0, len(vectors), step):
-                rows = vectors[start : start + step]
-                earlier = on_device(before[start : start + step])
-                rough = products(fine.units(rows), taken.units)
-                later = torch.arange(self.count, device=fine.device)[None] >= earlier[:, None]
-                rough.masked_fill_(later, -torch.inf)
+                rows, earlier = vectors[start : start + step], before[start : start + step]
+                most = int(earlier.max())
+                if not most:
+                    continue
+                rough = products(fine.units(rows), taken.units[:most])
+                ranks = torch.arange(most, device=fine.device)
+                later = ranks[None] >= on_device(earlier)[:, None]
+                rough = rough.masked_fill(later, -torch.inf)
                 best = rough.amax(dim=1, keepdim=True)
                 close = (rough >= best - 2 * fine.margin) & ~later
                 i, j = (part.cpu().numpy() for part in close.nonzero(as_tuple=True))
