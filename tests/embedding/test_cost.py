@@ -46,11 +46,11 @@ def test_recipe_runs_embed_only_where_it_is_listed(tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["embed.kind=causal"], r"embed.causal.model: missing"),
+        (["embed.kind=causal"], r"embed.model: missing"),
         (["embed.kind=causl"], "embed: .*sentence.*causal"),
-        (["embed.pooling=max"], r"embed.sentence.pooling: .*mean"),
-        (["embed.template=vicuna"], "embed.sentence.template: unknown key"),
-        (["embed.txt=query"], r"embed.sentence.txt: unknown key; did you mean 'text'"),
+        (["embed.pooling=max"], r"embed.pooling: .*mean"),
+        (["embed.template=vicuna"], "embed.template: unknown key"),
+        (["embed.txt=query"], r"embed.txt: unknown key; did you mean 'text'"),
     ],
 )
 def test_recipe_with_a_wrong_embed_is_refused(tmp_path, overrides, message):
