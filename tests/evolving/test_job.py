@@ -80,7 +80,7 @@ def test_evolve_job_killed_in_the_second_round_goes_on(lake, recipe, script, tra
     assert script.calls - 3 * SEEDS <= 8
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_evolve_judge_in_vllm_is_held_to_a_score_of_each_number(
     lake, make_config, run, add_pairs, script, tiny_llama
 ):

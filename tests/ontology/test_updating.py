@@ -115,7 +115,7 @@ def test_what_was_rare_waits_until_it_is_met_often_enough(lake, run_normalize):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("weight", ["queries", "occurrences"])
+@pytest.mark.parametrize("weight", ["queries", pytest.param("occurrences", marks=pytest.mark.soak)])
 def test_counts_over_updates_are_those_of_all_rows(lake, run_normalize, weight):
     """With queries that several pools ask, some of which are answered late, or never."""
     drawn = random.Random(7)
@@ -289,7 +289,7 @@ def test_a_build_after_an_update_that_was_cut_off_counts_all_raw_tags(
     assert (run.input, run.kept, run.known, run.rejected) == (6, 2, 0, {"rare": 4})
 
 
-@pytest.mark.parametrize("table", ["ontology", "tags"])
+@pytest.mark.parametrize("table", ["ontology", pytest.param("tags", marks=pytest.mark.soak)])
 def test_an_update_that_was_cut_off_is_done_first_of_the_same_rows(
     lake, run_normalize, monkeypatch, table
 ):

@@ -40,7 +40,7 @@ def test_vllm_gives_the_scores_of_transformers(lake, make_context, tiny_llama):
             assert other[key]["tokens"] == one[key]["tokens"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_vllm_judges_by_guided_json(lake, make_context, tiny_llama):
     add_pairs(lake)
     engine = {"kind": "vllm", "model": tiny_llama, "dtype": "float32", "guided_json": True}
