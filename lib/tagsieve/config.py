@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError
 from pydantic_core import ErrorDetails
 
 from tagsieve.errors import UsageError
@@ -24,6 +24,17 @@ class RecipeModel(BaseModel):
 
 
 Model = TypeVar("Model", bound=RecipeModel)
+
+
+def kind_or(default: str, key: str = "kind") -> Discriminator:
+    """Which model of a union values are of, by their `key`; those that do not say: `default`."""
+
+    def kind(value: Any) -> str:
+        if isinstance(value, dict):
+            return str(value.get(key, default))
+        return str(getattr(value, key, default))
+
+    return Discriminator(kind)
 
 
 def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

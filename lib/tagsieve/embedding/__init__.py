@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tagsieve.embedding.config import CausalEmbedConfig, EmbedConfig, SentenceEmbedConfig
+from tagsieve.lazy import lazy
 
 if TYPE_CHECKING:
     from tagsieve.embedding.encoders import encoder_fingerprint
@@ -20,14 +20,10 @@ __all__ = [
     "replay",
 ]
 
-_LAZY = {
-    "embed": "tagsieve.embedding.step",
-    "encoder_fingerprint": "tagsieve.embedding.encoders",
-    "replay": "tagsieve.embedding.step",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(name)
+__getattr__ = lazy(
+    {
+        "embed": "tagsieve.embedding.step",
+        "encoder_fingerprint": "tagsieve.embedding.encoders",
+        "replay": "tagsieve.embedding.step",
+    }
+)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
+from tagsieve.config import kind_or
 from tagsieve.engines.config import CommitConfig
 
 Template = Literal["vicuna", "chat", "plain"]
@@ -78,14 +79,7 @@ class CausalEmbedConfig(_EncoderConfig):
         return self
 
 
-def _kind(value: Any) -> str:
-    """Which encoder a config is of; one that does not say is a sentence encoder."""
-    if isinstance(value, dict):
-        return str(value.get("kind", "sentence"))
-    return str(getattr(value, "kind", "sentence"))
-
-
 EmbedConfig = Annotated[
     Annotated[SentenceEmbedConfig, Tag("sentence")] | Annotated[CausalEmbedConfig, Tag("causal")],
-    Discriminator(_kind),
+    kind_or("sentence"),
 ]

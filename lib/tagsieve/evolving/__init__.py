@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tagsieve.evolving.config import EvolveConfig
+from tagsieve.lazy import lazy
 
 if TYPE_CHECKING:
     from tagsieve.evolving.prompts import check_evolve
@@ -14,14 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["EvolveConfig", "check_evolve", "evolve", "replay"]
 
 
-_LAZY = {
-    "check_evolve": "tagsieve.evolving.prompts",
-    "evolve": "tagsieve.evolving.step",
-    "replay": "tagsieve.evolving.step",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(name)
+__getattr__ = lazy(
+    {
+        "check_evolve": "tagsieve.evolving.prompts",
+        "evolve": "tagsieve.evolving.step",
+        "replay": "tagsieve.evolving.step",
+    }
+)

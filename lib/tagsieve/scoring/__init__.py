@@ -3,9 +3,9 @@ neighbours, or by counting."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tagsieve.lazy import lazy
 from tagsieve.scoring.config import ScoreConfig, ScorerConfig
 
 if TYPE_CHECKING:
@@ -25,16 +25,12 @@ __all__ = [
 ]
 
 
-_LAZY = {
-    "check_scorers": "tagsieve.scoring.scorers",
-    "replay": "tagsieve.scoring.replaying",
-    "score": "tagsieve.scoring.step",
-    "scorer_fingerprints": "tagsieve.scoring.scorers",
-    "vector_set": "tagsieve.scoring.neighbours",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(name)
+__getattr__ = lazy(
+    {
+        "check_scorers": "tagsieve.scoring.scorers",
+        "replay": "tagsieve.scoring.replaying",
+        "score": "tagsieve.scoring.step",
+        "scorer_fingerprints": "tagsieve.scoring.scorers",
+        "vector_set": "tagsieve.scoring.neighbours",
+    }
+)

@@ -16,7 +16,7 @@ from tagsieve.lake import rows_table
 from tagsieve.ledger import fingerprint
 from tagsieve.selection.config import KMeansConfig, SemDedupConfig
 from tagsieve.selection.kmeans import ROWS_PER_CENTROID, equal_shares, train
-from tagsieve.selection.outcome import Parts
+from tagsieve.selection.outcome import Parts, ranked
 from tagsieve.selection.vector_strategies import started, unusable_rows
 from tagsieve.selection.vector_workers import Assigner
 
@@ -140,11 +140,11 @@ def equal_share(config: KMeansConfig, candidates: DataFrame, clusters: DataFrame
     drawn = F.xxhash64(F.lit(config.seed), "sample_id", "pool")
     turn = F.row_number().over(Window.partitionBy("cluster").orderBy(drawn, "sample_id", "pool"))
     taken = placed.withColumn("turn", turn).join(F.broadcast(quota), "cluster")
-    taken = taken.where(F.col("turn") <= F.col("quota")).orderBy("turn", "cluster")
-    return taken.limit(config.size).select(
+    taken = taken.where(F.col("turn") <= F.col("quota"))
+    return ranked(taken, config.size, "turn", "cluster").select(
         "pool",
         "sample_id",
-        F.monotonically_increasing_id().alias("rank"),
+        "rank",
         F.col("distance").alias("score"),
         F.concat(F.lit("cluster "), F.col("cluster")).alias("reason"),
     )

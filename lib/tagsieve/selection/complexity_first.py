@@ -7,6 +7,8 @@ from functools import reduce
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from tagsieve.selection.outcome import ranked
+
 
 def complexity_first(rows: DataFrame, size: int) -> DataFrame:
     """Select up to `size` rows: `pool`, `sample_id`, `rank` (from 0), `score` (tags), `reason`.
@@ -32,15 +34,7 @@ def complexity_first(rows: DataFrame, size: int) -> DataFrame:
             .groupBy("tag")
             .agg(F.min("key").alias("key"))
         )
-        # A limit leaves one sorted partition, in which the id that Spark counts up is the position.
-        taken = (
-            owners.select("key")
-            .distinct()
-            .orderBy("key")
-            .limit(size - selected)
-            .withColumn("position", F.monotonically_increasing_id())
-            .checkpoint()
-        )
+        taken = ranked(owners.select("key").distinct(), size - selected, "key").checkpoint()
         count = taken.count()
         if not count:
             break
@@ -48,7 +42,7 @@ def complexity_first(rows: DataFrame, size: int) -> DataFrame:
             taken.select(
                 F.col("key.pool").alias("pool"),
                 F.col("key.sample_id").alias("sample_id"),
-                (F.col("position") + selected).alias("rank"),
+                (F.col("rank") + selected).alias("rank"),
                 (-F.col("key.order")).cast("double").alias("score"),
                 F.lit(f"pass {len(passes) + 1}").alias("reason"),
             )

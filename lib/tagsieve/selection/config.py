@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Field, Tag, field_validator
 
-from tagsieve.config import RecipeModel
+from tagsieve.config import RecipeModel, kind_or
 from tagsieve.selection.expressions import names_in
 
 OverTurns = Literal["sum", "mean", "max", "first", "product_of_sums"]
@@ -187,13 +187,6 @@ class SemDedupConfig(_Scored, _Clustered):
         return frozenset({"embeddings", "scores"})
 
 
-def _strategy(value: Any) -> str:
-    """Which strategy a config is of; one that does not say is complexity_first."""
-    if isinstance(value, dict):
-        return str(value.get("strategy", "complexity_first"))
-    return str(getattr(value, "strategy", "complexity_first"))
-
-
 SelectConfig = Annotated[
     Annotated[ComplexityFirstConfig, Tag("complexity_first")]
     | Annotated[TopScoreConfig, Tag("top_score")]
@@ -202,5 +195,5 @@ SelectConfig = Annotated[
     | Annotated[KCenterConfig, Tag("kcenter")]
     | Annotated[KMeansConfig, Tag("kmeans")]
     | Annotated[SemDedupConfig, Tag("semdedup")],
-    Discriminator(_strategy),
+    kind_or("complexity_first", "strategy"),
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tagsieve.lazy import lazy
 from tagsieve.tagging.config import (
     CascadeConfig,
     HttpTaggerConfig,
@@ -31,15 +31,11 @@ __all__ = [
 ]
 
 
-_LAZY = {
-    "check_tagger": "tagsieve.tagging.taggers",
-    "replay": "tagsieve.tagging.replaying",
-    "tag": "tagsieve.tagging.step",
-    "tagger_fingerprint": "tagsieve.tagging.taggers",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(name)
+__getattr__ = lazy(
+    {
+        "check_tagger": "tagsieve.tagging.taggers",
+        "replay": "tagsieve.tagging.replaying",
+        "tag": "tagsieve.tagging.step",
+        "tagger_fingerprint": "tagsieve.tagging.taggers",
+    }
+)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
-from tagsieve.config import RecipeModel
+from tagsieve.config import RecipeModel, kind_or
 from tagsieve.engines.config import CommitConfig
 from tagsieve.engines.llm.config import HttpConfig, VllmConfig
 
@@ -109,17 +109,10 @@ class CascadeConfig(RecipeModel):
 SingleTaggerConfig = MemoryTaggerConfig | VllmTaggerConfig | HttpTaggerConfig
 
 
-def _kind(value: Any) -> str:
-    """Which tagger a config is of; one that does not say is the embedded one."""
-    if isinstance(value, dict):
-        return str(value.get("kind", "memory"))
-    return str(getattr(value, "kind", "memory"))
-
-
 TagConfig = Annotated[
     Annotated[MemoryTaggerConfig, Tag("memory")]
     | Annotated[VllmTaggerConfig, Tag("vllm")]
     | Annotated[HttpTaggerConfig, Tag("http")]
     | Annotated[CascadeConfig, Tag("cascade")],
-    Discriminator(_kind),
+    kind_or("memory"),
 ]
