@@ -1,5 +1,6 @@
 """A Llama of a few million random weights with a tokenizer of its own: the real engine's fodder."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,18 @@ CHAT = (
 )
 
 
-def make_tiny_llama(folder: Path, hidden: int = 128, layers: int = 2, context: int = 4096) -> Path:
-    """Write model and tokenizer; the same arguments give the same files."""
+def make_tiny_llama(
+    folder: Path,
+    hidden: int = 128,
+    layers: int = 2,
+    context: int = 4096,
+    vocabulary: int = 512,
+    texts: Iterable[str] = TEXTS,
+) -> Path:
+    """Write model and tokenizer; the same arguments give the same files.
+
+    The tokenizer learns from `texts`: of any but those here it makes about a token a character.
+    """
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -28,12 +39,12 @@ def make_tiny_llama(folder: Path, hidden: int = 128, layers: int = 2, context: i
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=512,
+        vocab_size=vocabulary,
         special_tokens=["<s>", "</s>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    raw.train_from_iterator(TEXTS, trainer)
+    raw.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )
