@@ -9,8 +9,9 @@ SAMPLE := conf/recipes/demo.yaml
 demo: $(VENV)/.ready  ## the main job on the sample pool
 	$(BIN)/tagsieve run $(SAMPLE)
 
+# Two at a time, each with a Spark and a Ray of its own: one leaves a core idle half of the time.
 test: $(VENV)/.ready  ## all tests
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile
 
 quick: $(VENV)/.ready  ## the tests without the slow ones
 	$(BIN)/python -m pytest tests -m "not slow and not gpu"

@@ -219,6 +219,7 @@ def timed_loop(folder: Path, kind: str, rows: list[tuple[str, str]]) -> dict[str
 def generated_deita(reference: Any, what: str, instruction: str, response: str) -> float:
     """The expected digit, from the scores of the first token that is generated."""
     import torch
+
     from parity.losses import DEITA
 
     text = DEITA[what].replace("{instruction}", instruction).replace("{output}", response)
