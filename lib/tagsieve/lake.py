@@ -474,6 +474,9 @@ TABLES: dict[str, Table] = {
     )
 }
 
+WHOLE = -1
+"""The `turn` of a score that is of the whole conversation."""
+
 PAYLOAD_BYTES = 64 * 1024
 """Longest payload kept with a rejected or quarantined row; `payload_bytes` has the full length."""
 

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from tagsieve.engines.causal import CausalLM
+from tagsieve.engines.vectors import device
 from tagsieve.errors import UsageError
 
 LENGTHS = [1, 7, 31, 32, 33, 90, 250, 300, *range(5, 125, 3)]
@@ -29,12 +30,12 @@ def states_of(model, tokens, hidden=False):
 
 @pytest.fixture(scope="module")
 def model(tiny_llama):
-    return CausalLM(tiny_llama, "float32")
+    return CausalLM(tiny_llama, "float32", device=device())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_tiles_in_any_company_give_the_same_bits(tiny_llama, dtype):
-    model = CausalLM(tiny_llama, dtype)
+    model = CausalLM(tiny_llama, dtype, device=device())
     tokens = ids_of(LENGTHS)
     together = states_of(model, tokens)
     backwards = states_of(model, tokens[::-1])[::-1]

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from scored import PAIRS
 from tagsieve.engines.logprobs import TransformersLogprobs
+from tagsieve.engines.vectors import device
 from tagsieve.scoring.config import DeitaConfig, IfdConfig, PerplexityConfig
 from tagsieve.scoring.models import ModelScorer, killed_by
 
@@ -28,7 +29,8 @@ def turns(pairs, scorers=tuple(SCORERS)):
 
 
 def actor(folder, scorers=SCORERS):
-    made = ModelScorer(TransformersLogprobs(folder, "float32", 1, None), scorers, "run1")
+    engine = TransformersLogprobs(folder, "float32", 1, None, device())
+    made = ModelScorer(engine, scorers, "run1")
     asyncio.run(made.start({}))
     return made
 

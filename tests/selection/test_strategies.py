@@ -15,6 +15,7 @@ from tagsieve.lake import Lake
 from tagsieve.selection import Sources, select
 
 COUNT = 260
+WORKERS = [1, pytest.param(2, marks=pytest.mark.soak), 8]
 SOURCES = Sources("v1", {"c": "c-1", "q": "q-2"}, "e-1")
 
 
@@ -107,7 +108,7 @@ def test_tag_diversity_takes_what_adds_a_tag(run, rows, lake):
     assert chosen(lake) == expected[:7]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_repr_filter_takes_what_the_loop_takes_and_says_why(run, rows, lake, workers):
     expected, nearest = selecting.filtered(rows, 0.8, COUNT)
     done = run(strategy="repr_filter", tau=0.8, size=COUNT, explain=True, workers=workers)
@@ -136,7 +137,7 @@ def test_repr_filter_that_is_full_leaves_the_rest_undecided(run, rows, lake):
     assert sorted(reasons) == sorted(done.rejected.elements())
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", WORKERS)
 def test_kcenter_takes_the_farthest_of_all_shares(run, rows, lake, workers):
     run(strategy="kcenter", size=60, seed=3, workers=workers)
     found = chosen(lake)
@@ -169,7 +170,7 @@ def test_kmeans_takes_as_many_from_each_cluster_and_keeps_its_centroids(run, row
     assert (lake.version("clusters"), lake.version("centroids")) == version
 
 
-@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.soak), 2])
+@pytest.mark.parametrize("workers", [*(pytest.param(n, marks=pytest.mark.soak) for n in (1, 2)), 8])
 def test_semdedup_keeps_the_best_of_near_duplicates(run, rows, lake, workers):
     settings = {"clusters": 6, "threshold": 0.85, "explain": True, "workers": workers}
     done = run(strategy="semdedup", size=COUNT, **settings)

@@ -33,7 +33,7 @@ from tagsieve.engines.encoders import (
 )
 from tagsieve.engines.llm.replies import ENGINE_DIED
 from tagsieve.engines.microbatch import FAILURE, failure
-from tagsieve.engines.ray import share_of_cores
+from tagsieve.engines.ray import gpus_of_each, share_of_cores
 from tagsieve.lake import TABLES
 
 CHUNK_ROWS = {"sentence": 2048, "causal": 512}
@@ -67,7 +67,7 @@ class Embedder:
     def start(self, counted: Counts) -> None:  # noqa: ARG002
         """Load the model."""
         config, folder = self._config, folder_of(self._config)
-        pooling = pooling_of(config, folder)
+        pooling, device = pooling_of(config, folder), "cuda" if self._gpu else "cpu"
         self._model: SentenceEncoder | CausalLM
         if isinstance(config, SentenceEmbedConfig):
             self._model = SentenceEncoder(
@@ -75,12 +75,12 @@ class Embedder:
                 self._dtype,
                 self._threads,
                 buckets_to(longest_of(config, folder)),
-                "cuda" if self._gpu else "cpu",
+                device,
                 pooling,
             )
             self._encode = self._model.encode_tokens
         else:
-            self._model = CausalLM(folder, self._dtype, self._threads, config.max_tokens)
+            self._model = CausalLM(folder, self._dtype, self._threads, config.max_tokens, device)
             self._encode = partial(causal_vectors, self._model, pooling)
 
     def run(self, batch: pa.Table) -> tuple[pa.Table, dict[str, float]]:
@@ -177,7 +177,7 @@ def killed_by(encoder: str, run_id: str, row: pa.Table, error: str) -> pa.Table:
 
 def actors_of(config: EmbedConfig, encoder: str, run_id: str, ray_config: RayConfig) -> ActorSpec:
     """The actors of an encoder; Ray must have been started."""
-    gpus = gpus_of(config)
+    gpus = gpus_of_each(config.replicas, config.gpus_per_replica)
     cpus = config.cpus_per_replica or (1 if gpus else share_of_cores(ray_config, config.replicas))
     rows = CHUNK_ROWS[config.kind]
     chunk, chunks = chunks_of(config.commit_rows, rows, 2 * rows)
@@ -200,12 +200,3 @@ def actors_of(config: EmbedConfig, encoder: str, run_id: str, ray_config: RayCon
         in_flight=chunks,
         restarts=config.restarts,
     )
-
-
-def gpus_of(config: EmbedConfig) -> float:
-    """GPUs of an actor, of those that Ray has."""
-    import ray
-
-    if config.gpus_per_replica is not None:
-        return config.gpus_per_replica
-    return float(ray.cluster_resources().get("GPU", 0) >= config.replicas)

@@ -101,7 +101,7 @@ def _embed(
 def conversations(context: Context, config: EmbedConfig) -> DataFrame:
     """`sample_id` and the `turns` to embed of each distinct conversation; where pools have it with
     other white space, of the least."""
-    samples = context.lake.read(context.engines.spark, "samples", context.run.read["samples"])
+    samples = context.pinned("samples")
     turns = samples.groupBy("sample_id").agg(F.min("turns").alias("turns"))
     return turns.withColumn("turns", embedded_turns(config))
 

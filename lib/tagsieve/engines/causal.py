@@ -47,20 +47,26 @@ class Tile:
 
 
 class CausalLM:
-    """A causal language model, on the GPU where there is one.
+    """A causal language model.
 
     Texts run in tiles of fixed shapes (length buckets x a fixed number of rows), so that what a
     text gets is the same bits whatever texts share its batch; only dtype, threads and the library's
     kernels matter. (Not so in mixtures of experts, whose products have as many rows as tokens chose
     an expert.) Holds the model and one tile's states.
 
-    `max_tokens`: the longest text, the least of the setting and the model's own limit. Raises
+    `max_tokens`: the longest text, the least of the setting and the model's own limit. `device`:
+    "cpu" or "cuda". Raises
     UsageError when `folder` holds no causal language model, and when its logits are not those of
     its head on its states (models that scale or cap them).
     """
 
     def __init__(
-        self, folder: str, dtype: Dtype, threads: int | None = None, max_tokens: int | None = None
+        self,
+        folder: str,
+        dtype: Dtype,
+        threads: int | None = None,
+        max_tokens: int | None = None,
+        device: str = "cpu",
     ) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -70,7 +76,7 @@ class CausalLM:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         if threads:
             torch.set_num_threads(threads)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self._model: Any = AutoModelForCausalLM.from_pretrained(

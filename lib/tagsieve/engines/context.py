@@ -84,6 +84,10 @@ class Context:
     console: Console
     limit: int | None = None
 
+    def pinned(self, table: str) -> DataFrame:
+        """A table as this step found it; as it is now where the step pins no version of it."""
+        return self.lake.read(self.engines.spark, table, self.run.read.get(table))
+
     def stored(self, name: str, frame: DataFrame) -> DataFrame:
         """A frame written to the run's work folder, and read from there: computed once."""
         uri = self.lake.spark_uri(self.lake.work_uri(self.run.run_id, name))

@@ -66,9 +66,14 @@ class TransformersLogprobs:
     """Answers by a model of transformers; holds it and, beside one tile's states, `_LOGITS`."""
 
     def __init__(
-        self, folder: str, dtype: Dtype, threads: int | None, max_tokens: int | None
+        self,
+        folder: str,
+        dtype: Dtype,
+        threads: int | None,
+        max_tokens: int | None,
+        device: str = "cpu",
     ) -> None:
-        self._loaded_by = (folder, dtype, threads, max_tokens)
+        self._loaded_by = (folder, dtype, threads, max_tokens, device)
 
     async def start(self) -> None:
         """Load the model."""

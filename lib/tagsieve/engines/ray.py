@@ -28,6 +28,18 @@ def count_gpus() -> int:
     return int(NvidiaGPUAcceleratorManager.get_current_node_num_accelerators())
 
 
+def gpus_of_each(actors: int, setting: float | None = None) -> float:
+    """GPUs of each of so many actors: the setting, else one where Ray has one for each.
+
+    Ray must have been started.
+    """
+    import ray
+
+    if setting is not None:
+        return setting
+    return float(ray.cluster_resources().get("GPU", 0) >= actors)
+
+
 def start_ray(config: RayConfig, verbose: bool = False) -> None:
     """Connect this process to Ray, starting an embedded one where no address is set.
 

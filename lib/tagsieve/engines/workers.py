@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from tagsieve.engines.config import RayConfig
-from tagsieve.engines.ray import cores, share_of_cores
+from tagsieve.engines.ray import cores, gpus_of_each, share_of_cores
 from tagsieve.errors import RunError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ Task = TypeVar("Task")
 
 class Workers:
     """`count` actors of `cls(*arguments, threads)`, each with its share of the cores and a GPU
-    where the cluster has any. Usable as a context, which ends them.
+    where the cluster has one for each. Usable as a context, which ends them.
 
     `setting`: what sets `count` in the recipe, for messages.
     """
@@ -45,7 +45,7 @@ class Workers:
         options = {
             # More actors than cores still find a place.
             "num_cpus": min(threads, cores(config) / len(arguments)),
-            "num_gpus": 1 if ray.cluster_resources().get("GPU") else 0,
+            "num_gpus": gpus_of_each(len(arguments)),
             "max_restarts": RESTARTS,
             "max_task_retries": RESTARTS,
         }

@@ -85,7 +85,7 @@ def _held(context: Context, config: EvolveConfig) -> Iterator[Work]:
             Writer(lake, "judgements", f"rank {judge}"),
         )
         with context.console.spark_progress(spark, "evolve"):
-            samples = lake.read(spark, "samples", run.read["samples"])
+            samples = context.pinned("samples")
             seeds = drawn_seeds(samples, config)
             chains = with_chains(seeds, config, generator, judge, names)
             work = Work(context, generator, judge, *writers, context.stored("chains", chains))

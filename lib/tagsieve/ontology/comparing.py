@@ -87,8 +87,8 @@ class Comparison:
         The row of figures is written last: a run without it was cut off. Raises RunError when no
         query was answered by both.
         """
-        run, lake, spark = context.run, context.lake, context.engines.spark
-        raw_tags = lake.read(spark, "raw_tags", run.read["raw_tags"])
+        run, lake = context.run, context.lake
+        raw_tags = context.pinned("raw_tags")
         answers = answers_of(raw_tags, self.tagger, self.other).cache()
         counts = answer_counts(answers).first()
         assert counts is not None

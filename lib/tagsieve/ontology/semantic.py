@@ -20,7 +20,7 @@ from tagsieve.engines.actors import ActorPool, ActorSpec, Counts
 from tagsieve.engines.config import RayConfig
 from tagsieve.engines.encoders import Dtype, SentenceEncoder, dtype_of, packaged_minilm
 from tagsieve.engines.models import model_digest, model_folder
-from tagsieve.engines.ray import share_of_cores
+from tagsieve.engines.ray import gpus_of_each, share_of_cores
 from tagsieve.engines.vectors import Array
 from tagsieve.errors import RunError
 from tagsieve.lake import TABLES, Lake
@@ -179,7 +179,7 @@ def group_labels(
         label="normalize",
         replicas=config.replicas,
         cpus=threads,
-        gpus=1 if ray.cluster_resources().get("GPU") else 0,
+        gpus=gpus_of_each(config.replicas),
     )
     blocks = -(-len(vectors) // CHUNK_TAGS)
     progress = console.progress("normalize: near tags", blocks, "blocks")

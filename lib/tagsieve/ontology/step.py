@@ -58,8 +58,8 @@ def _build(context: Context, tagger: str, config: NormalizeConfig) -> None:
     """
     run, lake, console = context.run, context.lake, context.console
     spark = context.engines.spark
-    raw_tags = lake.read(spark, "raw_tags", run.read["raw_tags"]).where(F.col("tagger") == tagger)
-    samples = lake.read(spark, "samples", run.read["samples"])
+    raw_tags = context.pinned("raw_tags").where(F.col("tagger") == tagger)
+    samples = context.pinned("samples")
     versions = lake.arrow("ontology_versions", ["version", "tagger", "created"]).to_pylist()
     version = f"v{1 + max((int(row['version'][1:]) for row in versions), default=0)}"
     earlier = [row for row in versions if row["tagger"] == tagger]
@@ -247,7 +247,7 @@ def analyze(context: Context, version: str, config: AnalyzeConfig) -> None:
     with context.console.spark_progress(spark, "analyze"):
         if compared is not None:
             compared.write(context)  # first, as it may refuse
-        tagged = pool_tags(lake, context, version).cache()
+        tagged = pool_tags(context, version).cache()
         contents = tagged.select("sample_id", "tags").dropDuplicates(["sample_id"]).cache()
         frames = {
             "pool_stats": pool_stats(tagged),
@@ -261,7 +261,7 @@ def analyze(context: Context, version: str, config: AnalyzeConfig) -> None:
             lake.replace(
                 frame.withColumns({k: F.lit(v) for k, v in partition.items()}), name, partition
             )
-        run.input = lake.read(spark, "samples", run.read["samples"]).count()
+        run.input = context.pinned("samples").count()
         run.kept = tagged.count()
         if run.input > run.kept:
             run.rejected["untagged"] = run.input - run.kept
@@ -272,9 +272,8 @@ def analyze(context: Context, version: str, config: AnalyzeConfig) -> None:
         compared.show(lake, context.console)
 
 
-def pool_tags(lake: Lake, context: Context, version: str) -> DataFrame:
+def pool_tags(context: Context, version: str) -> DataFrame:
     """`pool`, `sample_id`, `tags`, `turn_tags` of every tagged row of every pool."""
-    spark, read = context.engines.spark, context.run.read
-    tags = lake.read(spark, "tags", read["tags"]).where(F.col("ontology_version") == version)
-    samples = lake.read(spark, "samples", read["samples"]).select("pool", "sample_id")
+    tags = context.pinned("tags").where(F.col("ontology_version") == version)
+    samples = context.pinned("samples").select("pool", "sample_id")
     return samples.join(tags.select("sample_id", "tags", "turn_tags"), "sample_id")

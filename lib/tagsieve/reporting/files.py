@@ -110,9 +110,8 @@ def _left_out(context: Context, rows: DataFrame, written: DataFrame, reason: str
 
 
 def _selected(context: Context, selection: str) -> DataFrame:
-    spark, read = context.engines.spark, context.run.read
-    chosen = context.lake.read(spark, "selections", read["selections"])
-    samples = context.lake.read(spark, "samples", read["samples"])
+    chosen = context.pinned("selections")
+    samples = context.pinned("samples")
     return (
         chosen.where(F.col("selection") == selection)
         .select("pool", "sample_id", "rank")

@@ -78,14 +78,12 @@ def report(
 def _facts(
     context: Context, config: ReportConfig, selection: str, version: str | None
 ) -> dict[str, Any]:
-    lake, spark, read = context.lake, context.engines.spark, context.run.read
-    samples = lake.read(spark, "samples", read["samples"])
-    chosen = lake.read(spark, "selections", read["selections"]).where(
-        F.col("selection") == selection
-    )
-    tags = lake.read(spark, "tags", read["tags"])
+    lake = context.lake
+    samples = context.pinned("samples")
+    chosen = context.pinned("selections").where(F.col("selection") == selection)
+    tags = context.pinned("tags")
     tags = tags.where(F.col("ontology_version") == F.lit(version))
-    rejects = lake.read(spark, "rejects", read["rejects"]).where(F.col("reason") != "not_selected")
+    rejects = context.pinned("rejects").where(F.col("reason") != "not_selected")
     selected = (
         chosen.join(samples.select("pool", "sample_id", "turns"), ["pool", "sample_id"])
         .join(tags.select("sample_id", "tags"), "sample_id", "left")
@@ -105,7 +103,7 @@ def _facts(
         .orderBy(F.desc("count"), "reason")
     )
     quarantined = (
-        lake.read(spark, "quarantine", read["quarantine"])
+        context.pinned("quarantine")
         .where(F.col("resolved_by").isNull())
         .groupBy("step", "reason")
         .agg(
@@ -119,7 +117,7 @@ def _facts(
         **({} if version is None else _of_tags(context, config, chosen, tags, version)),
         "rows": funnels(lake)[0],
         "steps": latest_steps(lake),
-        "scores": _of_scores(lake.read(spark, "scores", read["scores"])),
+        "scores": _of_scores(context.pinned("scores")),
         "selected": [_example(row.asDict(recursive=True)) for row in selected.collect()],
         "selected_pools": [
             row.asDict() for row in chosen.groupBy("pool").count().orderBy("pool").collect()
@@ -185,8 +183,7 @@ def _together(context: Context, version: str) -> dict[str, Any]:
     """Rules, pairs, the tags that mark each pool, and how far the most frequent ones reach."""
 
     def of_version(name: str, column: str = "ontology_version") -> DataFrame:
-        rows = context.lake.read(context.engines.spark, name, context.run.read[name])
-        return rows.where(F.col(column) == version)
+        return context.pinned(name).where(F.col(column) == version)
 
     def first(frame: DataFrame) -> list[dict[str, Any]]:
         return [row.asDict() for row in frame.limit(_SHOWN).collect()]

@@ -14,9 +14,10 @@ from tagsieve.engines.context import Context
 from tagsieve.engines.microbatch import failure
 from tagsieve.engines.vector_rows import Group, VectorRows, write_vectors
 from tagsieve.engines.workers import Workers
+from tagsieve.lake import WHOLE
 from tagsieve.scoring.nearest import Nearest
 from tagsieve.scoring.rows import scored_rows
-from tagsieve.scoring.work import WHOLE, contents
+from tagsieve.scoring.work import contents
 
 if TYPE_CHECKING:
     from ray import ObjectRef
@@ -41,10 +42,9 @@ _FAULTS = {
 def vectors_of(context: Context, encoder: str) -> DataFrame:
     """`sample_id` and `vector` of the conversations that have one of an encoder, as this step found
     them; as they are now where it pins none."""
-    pinned = context.run.read.get("embeddings")
-    rows = context.lake.read(context.engines.spark, "embeddings", pinned)
     return (
-        rows.where(F.col("encoder") == encoder)
+        context.pinned("embeddings")
+        .where(F.col("encoder") == encoder)
         .select("sample_id", "vector")
         .join(contents(context).select("sample_id"), "sample_id", "left_semi")
     )

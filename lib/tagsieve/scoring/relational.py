@@ -77,7 +77,7 @@ def untagged(context: Context, lacking: DataFrame, scorer: str, version: str | N
 
 
 def _turn_tags(context: Context, version: str | None) -> DataFrame:
-    tags = context.lake.read(context.engines.spark, "tags", context.run.read["tags"])
+    tags = context.pinned("tags")
     return tags.where(F.col("ontology_version") == F.lit(version)).select("sample_id", "turn_tags")
 
 

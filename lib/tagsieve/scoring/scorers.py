@@ -14,7 +14,7 @@ from tagsieve.engines.config import RayConfig
 from tagsieve.engines.encoders import Dtype, dtype_of
 from tagsieve.engines.llm.vllm import HOW_FAST, NO_VLLM
 from tagsieve.engines.models import model_digest, model_folder
-from tagsieve.engines.ray import count_gpus, share_of_cores
+from tagsieve.engines.ray import count_gpus, gpus_of_each, share_of_cores
 from tagsieve.errors import UsageError
 from tagsieve.ledger import fingerprint
 from tagsieve.scoring.config import (
@@ -164,14 +164,12 @@ def check_scorers(config: ScoreConfig, ray_config: RayConfig) -> None:
 def actors_of(
     config: ScoreConfig, group: ModelGroup, run_id: str, ray_config: RayConfig
 ) -> ActorSpec:
-    """The actors of a model."""
+    """The actors of a model; Ray must have been started."""
     from tagsieve.scoring.models import ModelScorer, killed_by
 
-    gpus = config.gpus_per_replica
-    if gpus is None:
-        gpus = 1 if count_gpus() else 0
+    gpus = gpus_of_each(config.replicas, config.gpus_per_replica)
     cpus = config.cpus_per_replica or (1 if gpus else share_of_cores(ray_config, config.replicas))
-    engine = _engine(config, group.config, cpus)
+    engine = _engine(config, group.config, cpus, "cuda" if gpus else "cpu")
     return ActorSpec(
         ModelScorer,
         {"engine": engine, "scorers": group.scorers, "run_id": run_id},
@@ -185,13 +183,15 @@ def actors_of(
     )
 
 
-def _engine(config: ScoreConfig, scorer: ModelScorerConfig, threads: int) -> LogprobEngine:
+def _engine(
+    config: ScoreConfig, scorer: ModelScorerConfig, threads: int, device: str
+) -> LogprobEngine:
     """The engine of a model, not started yet."""
     folder, dtype = model_folder(scorer.model, scorer.revision), scorer_dtype(scorer)
     if scorer.backend == "transformers":
         from tagsieve.engines.logprobs import TransformersLogprobs
 
-        return TransformersLogprobs(folder, dtype, threads, scorer.max_tokens)
+        return TransformersLogprobs(folder, dtype, threads, scorer.max_tokens, device)
     from tagsieve.engines.llm.config import VllmConfig
     from tagsieve.engines.llm.logprobs import VllmLogprobs
 

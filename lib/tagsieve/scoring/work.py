@@ -8,22 +8,15 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
-
-WHOLE = -1
-"""The turn of a score that is of the whole conversation."""
+from tagsieve.lake import WHOLE
 
 TURN_COLUMNS = ("sample_id", "turn", "instruction", "response", "earlier", "scorers")
-
-
-def pinned_samples(context: Context) -> DataFrame:
-    """The samples as this step found them; as they are now where it pins none."""
-    return context.lake.read(context.engines.spark, "samples", context.run.read.get("samples"))
 
 
 def contents(context: Context) -> DataFrame:
     """`sample_id` and `turns` (how many human ones) of each content, whatever pools hold it."""
     turns = F.size("query_ids").alias("turns")
-    return pinned_samples(context).select("sample_id", turns).distinct().where("turns > 0")
+    return context.pinned("samples").select("sample_id", turns).distinct().where("turns > 0")
 
 
 def wanted(context: Context, scorers: Sequence[str], whole: Sequence[str] = ()) -> DataFrame:
@@ -79,7 +72,7 @@ def with_texts(context: Context, lacking: DataFrame, earlier: bool) -> DataFrame
         F.array_sort(F.collect_set("scorer")).alias("scorers")
     )
     texts = (
-        pinned_samples(context)
+        context.pinned("samples")
         .join(turns.select("sample_id").distinct(), "sample_id", "left_semi")
         .groupBy("sample_id")
         .agg(F.min("turns").alias("turns"))

@@ -10,11 +10,9 @@ from functools import reduce
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from tagsieve.lake import WHOLE
 from tagsieve.selection.config import OverTurns
 from tagsieve.selection.expressions import names_in, parse
-
-WHOLE = -1
-"""The turn of a score that a conversation has as a whole."""
 
 
 def combined(

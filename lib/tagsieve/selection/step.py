@@ -115,8 +115,7 @@ def _samples(
 ) -> DataFrame:
     """Every sample with `tags` and `score` where the strategy reads them, and the `reason` why it
     is no candidate, else null."""
-    lake, spark, read = context.lake, context.engines.spark, context.run.read
-    samples = lake.read(spark, "samples", read["samples"])
+    samples = context.pinned("samples")
     rows = samples.select(*KEY)
     reason = F.lit(None).cast("string")
     for name in sorted(config.reads, key=list(LACKS).index):
@@ -136,7 +135,7 @@ def _of(
     context: Context, name: str, config: SelectConfig, sources: Sources, samples: DataFrame
 ) -> DataFrame:
     """`sample_id`, once, and what the strategy reads of a table."""
-    rows = context.lake.read(context.engines.spark, name, context.run.read[name])
+    rows = context.pinned(name)
     if name == "tags":
         rows = rows.where(F.col("ontology_version") == F.lit(sources.version))
         return rows.select("sample_id", "tags")
@@ -153,7 +152,7 @@ def _outcome(
     """What the strategy makes of the candidates (`pool`, `sample_id`, and what it reads)."""
     spark = context.engines.spark
     if "embeddings" in config.reads:
-        vectors = context.lake.read(spark, "embeddings", context.run.read["embeddings"])
+        vectors = context.pinned("embeddings")
         vectors = vectors.where(F.col("encoder") == F.lit(sources.encoder)).select(
             "sample_id", "vector"
         )
@@ -233,7 +232,7 @@ def _explained(
     """Rows for `rejects`: every sample that was neither selected nor quarantined, with its reason,
     and as payload the taken row that it is too like."""
     run = context.run
-    sources = context.lake.read(context.engines.spark, "samples", run.read["samples"])
+    sources = context.pinned("samples")
     rows = samples.select(*KEY, "reason").join(chosen.select(*KEY), KEY, "left_anti")
     told, payload = F.lit(None).cast("string"), F.lit(None).cast("binary")
     if outcome.unusable is not None:

@@ -27,7 +27,6 @@ from tagsieve.tagging.work import (
     answers_of,
     count_queries,
     distinct_queries,
-    pinned_samples,
     tag_pending,
     unanswered,
     writer_of,
@@ -95,7 +94,7 @@ def tag_cascade(context: Context, config: CascadeConfig, tagger: str) -> None:
     run, lake, spark = context.run, context.lake, context.engines.spark
     memory, llm = memory_fingerprint(config.memory), llm_fingerprint(config.llm)
     commits = lake.commits_of("raw_tags", f"tag {tagger}")
-    todo = unanswered(context, distinct_queries(pinned_samples(context)), tagger, llm)
+    todo = unanswered(context, distinct_queries(context.pinned("samples")), tagger, llm)
     if context.limit is not None:
         todo = todo.orderBy("query_id").limit(context.limit)
     folder = lake.work_uri(run.run_id, "cascade")

@@ -14,7 +14,6 @@ from tagsieve.tagging.taggers import tagger_fingerprint
 from tagsieve.tagging.work import (
     answers_of,
     distinct_queries,
-    pinned_samples,
     tag_pending,
     writer_of,
 )
@@ -35,7 +34,7 @@ def replay(context: Context, config: TagConfig, reasons: Sequence[str] = ()) -> 
     tagger = tagger_fingerprint(single)
     with lease(lake, f"tag-{tagger}", run.run_id):
         writer = writer_of(lake, tagger)
-        queries = distinct_queries(pinned_samples(context))
+        queries = distinct_queries(context.pinned("samples"))
 
         def ask(pending: DataFrame) -> int:
             return tag_pending(context, single, tagger, writer, pending, run, context.limit)

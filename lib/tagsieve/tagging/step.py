@@ -11,7 +11,6 @@ from tagsieve.tagging.taggers import tagger_fingerprint
 from tagsieve.tagging.work import (
     count_queries,
     distinct_queries,
-    pinned_samples,
     tag_pending,
     unanswered,
     writer_of,
@@ -38,7 +37,7 @@ def tag(context: Context, config: TagConfig) -> None:
             tag_cascade(context, config, tagger)
         else:
             writer = writer_of(context.lake, tagger)
-            pending = unanswered(context, distinct_queries(pinned_samples(context)), tagger)
+            pending = unanswered(context, distinct_queries(context.pinned("samples")), tagger)
 
             def count_known(count: int) -> None:
                 run.known = 0 if context.limit is not None else count_queries(context) - count

@@ -32,15 +32,9 @@ def distinct_queries(samples: DataFrame) -> DataFrame:
     )
 
 
-def pinned_samples(context: Context) -> DataFrame:
-    """The samples as this step found them."""
-    lake, spark = context.lake, context.engines.spark
-    return lake.read(spark, "samples", context.run.read["samples"])
-
-
 def count_queries(context: Context) -> int:
     """How many distinct queries there are."""
-    return pinned_samples(context).select(F.explode("query_ids")).distinct().count()
+    return context.pinned("samples").select(F.explode("query_ids")).distinct().count()
 
 
 def answers_of(context: Context, tagger: str) -> DataFrame:
