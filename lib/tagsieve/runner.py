@@ -250,7 +250,10 @@ def show_outcome(recipe: Recipe, console: Console) -> None:
     rows, tags = funnels(lake)
     console.line()
     if rows:
-        console.table("funnel", ["rows", "", "tags", " "], _side_by_side(rows, tags))
+        # Of a recipe without tags, rows only.
+        titles = ["rows", "", "tags", " "] if tags else ["rows", ""]
+        cells = _side_by_side(rows, tags)
+        console.table("funnel", titles, [row[: len(titles)] for row in cells])
     console.table(
         "ledger: input = kept + known + rejected + quarantined",
         ["step", "unit", "input", "kept", "known", "rejected", "quarantined", "time", "peak MB"],

@@ -239,6 +239,7 @@ def funnels(lake: Lake) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
         ("rows read", "ingest", ("input",)),
         ("samples", "ingest", ("kept", "known")),
         ("tagged samples", "analyze", ("kept",)),
+        ("embedded samples", "embed", ("kept", "known")),
         ("selected", "select", ("kept",)),
     ]
     rows = [
