@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def alpaca(_rows: int) -> dict[str, Any]:
-    """The steps as a user runs them; the lake stays for `loops`."""
+    """The steps as a user runs them, from nothing; the lake stays for `loops`."""
     from tagsieve.console import Console
     from tagsieve.engines.config import RayConfig, SparkConfig
     from tagsieve.engines.context import Engines
@@ -63,6 +63,7 @@ def alpaca(_rows: int) -> dict[str, Any]:
     from tagsieve.recipe import Recipe
     from tagsieve.runner import run_steps
 
+    shutil.rmtree(LAKE, ignore_errors=True)
     base = {
         "lake": str(LAKE),
         "inputs": [{"path": str(common.DATA / "pools" / "alpaca.jsonl.gz"), "pool": "alpaca"}],
