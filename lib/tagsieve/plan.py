@@ -57,6 +57,7 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
     cost = tag_cost(lake, recipe.tag, new) if "tag" in steps else None
     vectors = embed_cost(lake, recipe.embed, rows) if "embed" in steps else None
     formats = ", ".join(recipe.export.formats)
+    selected = rows if recipe.select.rows is None else recipe.select.rows
     work: dict[StepName, tuple[int, str, str]] = {
         "ingest": (reads, "rows", f"{samples:,} samples in the lake; about {new:,} rows are new"),
         "tag": (cost.queries, "queries", cost.told) if cost else (0, "queries", ""),
@@ -74,8 +75,8 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
             f"{', '.join(scorer.name for scorer in recipe.score.scorers)}; of each turn"
             + _told_judges(rows * len(recipe.score.by_judge)),
         ),
-        "select": (rows, "samples", f"{recipe.select.strategy}, {recipe.select.size:,} rows"),
-        "export": (recipe.select.size, "rows", f"{formats} in {recipe.export.path}"),
+        "select": (rows, "samples", f"{recipe.select.strategy}, {selected:,} rows"),
+        "export": (selected, "rows", f"{formats} in {recipe.export.path}"),
         "report": (1, "file", recipe.report.path or f"{recipe.export.path}/report.html"),
     }  # fmt: skip
     planned = []

@@ -70,7 +70,7 @@ class Recipe(RecipeModel):
             lacking = sorted(self.select.scorers - known)
             if lacking:
                 raise ValueError(
-                    f"select.score names {lacking[0]}, which is no scorer of score.scorers "
+                    f"select names {lacking[0]}, which is no scorer of score.scorers "
                     f"({', '.join(sorted(known)) or 'there is none'})"
                 )
         return self

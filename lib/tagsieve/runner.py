@@ -67,7 +67,9 @@ def _select(context: Context, recipe: Recipe) -> None:
     from tagsieve.scoring import scorer_fingerprints, vector_set
     from tagsieve.selection import Sources, select
 
-    reads, named = recipe.select.reads, recipe.select.scorers
+    there = {scorer.name for scorer in recipe.score.scorers}
+    reads, words = recipe.select.reads, recipe.select.words
+    named = recipe.select.scorers | (words & there)
     scorers = {}
     if named:
         vectors = None
@@ -76,7 +78,7 @@ def _select(context: Context, recipe: Recipe) -> None:
         found = scorer_fingerprints(recipe.score, _counted_version(context, recipe), vectors)
         scorers = {name: found[name] for name in sorted(named)}
     sources = Sources(
-        _version(context, recipe) if "tags" in reads else None,
+        _version(context, recipe) if "tags" in reads | words else None,
         scorers,
         encoder_fingerprint(recipe.embed) if "embeddings" in reads else None,
     )
