@@ -197,7 +197,8 @@ def test_where_reads_tags_scores_and_samples(run, rows, lake):
     expected = selecting.best_first([row | {"score": row["q"]} for row in meeting])
     assert chosen(lake) == selecting.keys(expected)
     assert done.rejected == {"where": COUNT - len(meeting)}
-    for wrong, told in (("quality > 3", "quality"), ("pool +", "Syntax error"), ("pool", "not a boolean")):
+    faults = {"quality > 3": "quality", "pool +": "Syntax error", "pool": "not a boolean"}
+    for wrong, told in faults.items():
         with pytest.raises(UsageError, match=rf"select\.where={re.escape(wrong)}: .*{told}"):
             run(strategy="random", where=wrong)
 
