@@ -29,6 +29,7 @@ _STEP_HELP = {
     "analyze": "Diversity, complexity and recall of the pools.",
     "evolve": "Make a scorer's training set: evolve seeds, score their variants.",
     "embed": "Give every conversation its vector.",
+    "screen": "Find near-duplicates, and questions of test sets.",
     "score": "Score every turn: DEITA, IFD, perplexity, lengths and others.",
     "select": "Choose a training set.",
     "export": "Write the selection as training files.",
@@ -121,6 +122,8 @@ def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | Non
             by_ray.add("normalize")
         if loaded.score.by_model:
             by_ray.add("score")
+        if loaded.screen is not None and loaded.screen.embedding is not None:
+            by_ray.add("screen")
         with _engines(ctx, loaded, not by_ray.isdisjoint(chosen)) as engines:
             run_steps(loaded, chosen, console, engines, limit)
         if steps is None:

@@ -14,6 +14,7 @@ from tagsieve.ingest.files import SourceFile, find_files
 from tagsieve.lake import Lake
 from tagsieve.recipe import Recipe, StepName
 from tagsieve.reporting.html import latest_steps
+from tagsieve.screening.config import ScreenConfig
 from tagsieve.tagging.cost import tag_cost
 
 _SAMPLE_BYTES = 1 << 20
@@ -24,6 +25,7 @@ TYPICAL_RATES: dict[StepName, float] = {
     "normalize": 8_000,
     "analyze": 15_000,
     "evolve": 1,
+    "screen": 2_000,
     "score": 8_000,
     "select": 14_000,
     "export": 3_000,
@@ -69,6 +71,7 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
         "analyze": (rows, "samples", "diversity, complexity, recall"),
         "evolve": _evolved(recipe.evolve, rows),
         "embed": (vectors.samples, "samples", vectors.told) if vectors else (0, "samples", ""),
+        "screen": (rows, "samples", _screened(recipe.screen)),
         "score": (
             rows * len(recipe.score.scorers),
             "scores",
@@ -100,6 +103,14 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
             seconds = None
         planned.append(PlannedStep(step, count, unit, what, seconds))
     return planned
+
+
+def _screened(config: ScreenConfig | None) -> str:
+    if config is None:
+        return "no section screen in the recipe"
+    told = [f"questions of {', '.join(test_set.name for test_set in config.test_sets)}"]
+    twins = ["near-duplicates"] if config.near_duplicates else []
+    return "; ".join([*twins, *(told if config.test_sets else [])])
 
 
 def _evolved(config: EvolveConfig | None, rows: int) -> tuple[int, str, str]:

@@ -240,6 +240,7 @@ def funnels(lake: Lake) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
         ("samples", "ingest", ("kept", "known")),
         ("tagged samples", "analyze", ("kept",)),
         ("embedded samples", "embed", ("kept", "known")),
+        ("screened samples", "screen", ("kept",)),
         ("selected", "select", ("kept",)),
     ]
     rows = [

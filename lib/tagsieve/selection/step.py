@@ -11,6 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
+from tagsieve.engines.screened import SCREENED, screened
 from tagsieve.errors import RunError, UsageError
 from tagsieve.lake import PAYLOAD_BYTES
 from tagsieve.selection.clustering import Clustered, clustered
@@ -49,29 +50,32 @@ LACKS = {"tags": "untagged", "scores": "unscored", "embeddings": "no_vector"}
 @dataclass(frozen=True)
 class Sources:
     """Which rows of the tables a recipe's other steps made: the ontology version, the scorers'
-    fingerprints by name, the encoder's."""
+    fingerprints by name, the encoder's; the screening whose finds are left out."""
 
     version: str | None = None
     scorers: Mapping[str, str] = field(default_factory=dict)
     encoder: str | None = None
+    screening: str | None = None
 
 
 def select(context: Context, config: SelectConfig, sources: Sources, pools: Sequence[str]) -> None:
     """Make the selection `config.name`.
 
     `pools`: in this order a pool keeps a conversation that others have too (pools not named
-    follow, by name). Rejected reasons: `untagged`, `unscored`, `no_vector` for what has no row in a
-    table that the strategy reads, `where` for what does not meet the condition, `other_pool`,
-    `in_other_selection`,
-    `too_alike` and `near_duplicate` by the strategies that say so, `not_selected`. Quarantined:
-    vectors that are unusable. Raises UsageError for a condition that Spark does not understand and
-    for a selection in `without` that is not there, RunError on a shortfall when `shortfall` is
+    follow, by name). Rejected reasons: `contaminated` and `near_duplicate_text` by the screening,
+    `untagged`, `unscored`, `no_vector` for what has no row in a table that the strategy reads,
+    `where` for what does not meet the condition, `in_other_selection`, `other_pool`, `too_alike`
+    and `near_duplicate` by the strategies that say so, `not_selected`. Quarantined: vectors that
+    are unusable. Raises UsageError for a condition that Spark does not understand and for a
+    selection in `without` that is not there, RunError on a shortfall when `shortfall` is
     `error`.
     """
     run, lake = context.run, context.lake
     run.unit = "sample"
     tables = sorted(_reads(config, sources))
     run.reads("samples", *tables)
+    if sources.screening is not None:
+        run.reads(*SCREENED)
     current = lake.run_of("selections", "selection", config.name)
     read = {
         "tags": sources.version,
@@ -87,7 +91,8 @@ def select(context: Context, config: SelectConfig, sources: Sources, pools: Sequ
             "make it first"
         )
     identity = [config.model_dump(exclude={"workers"}), config.rows, others]
-    if run.done_before(identity, made_of, list(pools), output_of=current):
+    screening = [] if sources.screening is None else [sources.screening]
+    if run.done_before(identity, made_of, list(pools), *screening, output_of=current):
         return
     spark = context.engines.spark
     spark.sparkContext.setCheckpointDir(lake.spark_uri(lake.work_uri(run.run_id, "checkpoints")))
@@ -131,7 +136,7 @@ def select(context: Context, config: SelectConfig, sources: Sources, pools: Sequ
         counts["not_selected"] = rest
         run.rejected.update({reason: count for reason, count in counts.items() if count})
         if config.explain:
-            lake.append(_explained(context, samples, outcome, chosen), "rejects")
+            lake.append(_explained(context, sources, samples, outcome, chosen), "rejects")
         chosen.unpersist()
     run.wrote("selections", "rejects")
     if run.quarantined:
@@ -160,6 +165,10 @@ def _samples(
     samples = context.pinned("samples")
     rows = samples.select(*KEY)
     reason = F.lit(None).cast("string")
+    if sources.screening is not None:
+        left_out = screened(context, sources.screening).select("sample_id", "left_out")
+        rows = rows.join(left_out, "sample_id", "left")
+        reason = F.col("left_out")
     for name in sorted(config.reads, key=list(LACKS).index):
         found = _of(context, name, config, sources, samples).withColumn(f"has_{name}", F.lit(True))
         rows = rows.join(found, "sample_id", "left")
@@ -391,12 +400,12 @@ def _quarantine(context: Context, unusable: DataFrame) -> None:
 
 
 def _explained(
-    context: Context, samples: DataFrame, outcome: Outcome, chosen: DataFrame
+    context: Context, sources: Sources, samples: DataFrame, outcome: Outcome, chosen: DataFrame
 ) -> DataFrame:
     """Rows for `rejects`: every sample that was neither selected nor quarantined, with its reason,
-    and as payload the taken row that it is too like."""
+    and as payload the taken row that it is too like, its twin that stays, or the question."""
     run = context.run
-    sources = context.pinned("samples")
+    places = context.pinned("samples")
     rows = samples.select(*KEY, "reason").join(chosen.select(*KEY), KEY, "left_anti")
     told, payload = F.lit(None).cast("string"), F.lit(None).cast("binary")
     if outcome.unusable is not None:
@@ -407,8 +416,11 @@ def _explained(
         told = F.col("told")
         twin = F.to_json(F.struct("nearest", "similarity"))
         payload = F.when(told.isNotNull(), twin).cast("binary")
+    if sources.screening is not None:
+        rows = rows.join(screened(context, sources.screening), "sample_id", "left")
+        payload = F.coalesce(F.col("why").cast("binary"), payload)
     reason = F.coalesce("reason", told, F.lit("not_selected"))
-    return rows.join(sources.select(*KEY, "source", "source_row"), KEY).select(
+    return rows.join(places.select(*KEY, "source", "source_row"), KEY).select(
         F.lit(run.run_id).alias("run_id"),
         F.lit(run.step).alias("step"),
         "source",
