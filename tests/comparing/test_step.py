@@ -203,8 +203,12 @@ def test_compare_page_has_a_figure_for_each_part(outcome):
 def test_compare_of_one_selection_without_tags_scores_and_vectors_says_so(
     lake, engines, tmp_path, capsys
 ):
-    put(lake, "samples", [sample("p", "s1", turns=[("user", "12"), ("assistant", "")])])
-    select(lake, {"mine": [("p", "s1")]})
+    said = [("user", "12"), ("assistant", "")]
+    put(lake, "samples", [sample("p", key(n), turns=said) for n in range(2)])
+    select(lake, {"mine": [("p", key(n)) for n in range(2)]})
+    # What cannot be compared is no vector.
+    unusable = {"encoder": "e", "vector": [0.0, 0.0]}
+    put(lake, "embeddings", [unusable | {"sample_id": key(n)} for n in range(2)])
     compare(lake, engines, Console(), ["mine", "mine"], str(tmp_path / "compare.html"))
     found = json.loads((tmp_path / "compare.json").read_text("utf-8"))
     (mine,) = found["selections"]

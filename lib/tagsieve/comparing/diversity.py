@@ -91,6 +91,8 @@ class NearestDistances:
         """float64 [usable rows of the groups]; none where there is no other row."""
         own = [rows.vectors(group)[:2] for group in groups]
         positions, vectors = (np.concatenate(each) for each in zip(*own, strict=True))
+        if not len(positions):
+            return np.empty(0)
         nearest = Nearest(positions, vectors, 1)
         for group in rows.groups:
             nearest.see(*rows.vectors(group)[:2])
