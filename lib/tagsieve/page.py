@@ -38,9 +38,22 @@ def write_page(
 def write_text(setting: str, files: Any, path: str, text: str) -> None:
     """Write a file, in a folder that is made where it is not there. Raises RunError, naming the
     setting, where it cannot be written."""
+    make_folder(setting, files, path)
     try:
-        files.makedirs(files._parent(path), exist_ok=True)
         with files.open(path, "w", encoding="utf-8") as stream:
             stream.write(text)
     except OSError as error:
-        raise RunError(f"{setting}={path}: cannot be written: {error}") from error
+        raise _not_written(setting, path, error) from error
+
+
+def make_folder(setting: str, files: Any, path: str) -> None:
+    """Make the folder of a file where it is not there. Raises RunError, naming the setting, where
+    it cannot be made."""
+    try:
+        files.makedirs(files._parent(path), exist_ok=True)
+    except OSError as error:
+        raise _not_written(setting, path, error) from error
+
+
+def _not_written(setting: str, path: str, error: OSError) -> RunError:
+    return RunError(f"{setting}={path}: cannot be written: {error}")

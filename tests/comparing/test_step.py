@@ -11,6 +11,10 @@ from handmade import put, sample, tagged
 from pages import Elements, check_alone
 from parity.neighbours import kth_distances
 from tagsieve.comparing import compare
+from tagsieve.comparing.overlap import overlap
+from tagsieve.comparing.rows import compared_rows
+from tagsieve.comparing.table import show_comparison
+from tagsieve.comparing.tags import ontology_versions, tag_figures, tagged_rows
 from tagsieve.console import Console
 from tagsieve.errors import RunError, UsageError
 from tagsieve.lake import Lake
@@ -224,34 +228,41 @@ def test_compare_of_one_selection_without_tags_scores_and_vectors_says_so(
     assert "Overlap" not in html
 
 
-def test_compare_takes_the_ontology_version_that_was_there_for_the_selection(
-    lake, engines, tmp_path
-):
-    put(lake, "samples", [sample("p", key(n)) for n in range(3)])
+def test_compare_takes_the_ontology_version_that_was_there_for_the_selection(lake, make_context):
     put(lake, "tags", [tagged(key(0), "old"), tagged(key(1), "older")])
     done = {"step": "select", "status": "done"}
     pinned = {"early": [("tags", lake.version("tags"))], "blind": [("samples", 0)]}
     put(lake, "runs", [done | {"run_id": run_id, "read": read} for run_id, read in pinned.items()])
     put(lake, "tags", [tagged(key(n), "new", "newer", version="v10") for n in range(3)])
+    put(lake, "tags", [tagged(key(n), "middle", version="v9") for n in range(3)])
     for run_id in ("early", "blind", "gone"):
         select(lake, {run_id: [("p", key(0))]}, run_id)
-    found, _ = compared(lake, engines, ["early", "blind", "gone"], tmp_path)
-    tags = [each["tags"] for each in found["selections"]]
-    assert [told["ontology_version"] for told in tags] == ["v1", "v10", "v10"]
-    assert [told["coverage"] for told in tags] == [0.5, 1.0, 1.0]
-    assert [each["only"]["tags"] for each in found["selections"]] == [1, 0, 0]
+    context = make_context("compare")
+    rows = compared_rows(context, ["early", "blind", "gone"])
+    versions = ontology_versions(context, rows, ["early", "blind", "gone"])
+    assert versions == {"early": "v1", "blind": "v10", "gone": "v10"}
+    tags = context.pinned("tags")
+    found = tag_figures(tagged_rows(rows, tags, versions), tags).collect()
+    assert {row["selection"]: (row["tags"], row["all"], row["coverage"]) for row in found} == {
+        "early": (1, 2, 0.5), "blind": (2, 2, 1.0), "gone": (2, 2, 1.0),
+    }  # fmt: skip
 
 
-def test_compare_shows_many_selections_as_pairs(lake, engines, tmp_path, capsys):
-    put(lake, "samples", [sample("p", key(n)) for n in range(20)])
-    names = [f"longest-n{size}" for size in range(1, 16)]
-    select(lake, {name: [("p", key(n)) for n in range(size)] for size, name in enumerate(names, 1)})
-    compare(lake, engines, Console(), names, str(tmp_path / "compare.html"))
+def test_table_of_many_selections_shows_the_pairs_that_share_most(capsys):
+    sizes = {f"longest-n{size}": size for size in range(1, 31)}
+    lengths = {part: {"deciles": [1.0] * 11} for part in ("instruction", "response")}
+    plain = {"pools": {"p": 1}, "tags": None, "lengths": lengths, "diversity": [], "verbs": []}
+    listed = [plain | {"name": name, "rows": size, "only": {"rows": 0, "tags": 0}}
+              for name, size in sizes.items()]  # fmt: skip
+    shared = {(a, b): min(sizes[a], sizes[b]) for a, b in itertools.product(sizes, sizes)}
+    found = {"lake": "l", "selections": listed, "overlap": overlap(list(sizes), shared)}
+    show_comparison(Console(), found | {"lacking": []})
     told = capsys.readouterr().out
-    assert "the pairs of which the rows have the greatest Jaccard index" in told
-    first = next(line for line in told.splitlines() if "longest-n14" in line and "n15" in line)
-    assert "14" in first
-    assert "0.933" in first
+    pairs = told[told.index("the pairs of which the rows have the greatest Jaccard index") :]
+    first, *_, last = [line.split("│") for line in pairs.splitlines() if "│ longest" in line]
+    assert [cell.strip() for cell in first[1:5]] == ["longest-n29", "longest-n30", "29", "0.967"]
+    assert pairs.count("│ longest") == 2 * 20
+    assert float(last[4]) < 0.967
 
 
 def test_compare_of_a_selection_that_is_not_there_names_those_that_are(full_lake, engines, lake):

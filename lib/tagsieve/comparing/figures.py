@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 from tagsieve.drawing import canvas, svg
@@ -13,6 +14,9 @@ FILL, INK, SOFT = "#3b7dd8", "#1c2530", "#5d6b7a"
 
 _LINE = 0.27
 """Height of a selection in inches."""
+
+_TITLE = 60
+"""Characters of a line of a title. Matplotlib's own wrapping takes dollar signs for formulas."""
 
 _POOLS = 12
 """Pools with a colour of their own; others are drawn together."""
@@ -82,7 +86,7 @@ def bars(names: Sequence[str], panels: Mapping[str, Sequence[float | None]]) -> 
             axes.text(value or 0.0, place, told, va="center", fontsize=7, color=SOFT)
         _by_selection(axes, names)
         axes.margins(x=0.2)
-        axes.set_title(title, fontsize=8, color=INK, wrap=True)
+        axes.set_title(fill(title, _TITLE), fontsize=8, color=INK)
     return svg(figure)
 
 
@@ -112,7 +116,7 @@ def deciles(names: Sequence[str], title: str, spreads: Mapping[str, Sequence[flo
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="x", alpha=0.25)
-    axes.set_title(title, fontsize=8, color=INK, wrap=True)
+    axes.set_title(fill(title, _TITLE), fontsize=8, color=INK)
     return svg(figure)
 
 

@@ -30,7 +30,7 @@ from tagsieve.console import Console
 from tagsieve.engines.context import Context, Engines
 from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun, new_run_id
-from tagsieve.page import write_text
+from tagsieve.page import make_folder, write_text
 
 EXAMPLES = 3
 """Rows that only one selection has, of which the text is shown."""
@@ -49,10 +49,11 @@ def compare(lake: Lake, engines: Engines, console: Console, names: Sequence[str]
     """
     names = list(dict.fromkeys(names))
     check_names(lake, names)
+    files, path = fsspec.core.url_to_fs(out)
+    make_folder("--out", files, path)
     run = StepRun(lake, new_run_id(), "compare")
     run.reads("selections", "samples", "tags", "scores", "embeddings")
     context = Context(lake, engines, run, console)
-    files, path = fsspec.core.url_to_fs(out)
     try:
         with console.spark_progress(engines.spark, "compare"):
             found = comparison(context, names)
