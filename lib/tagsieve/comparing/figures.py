@@ -160,10 +160,10 @@ def _wedge(
         edgecolor="white", linewidth=0.6,
     )  # fmt: skip
     axes.add_patch(piece)
-    if width < 2.8:
+    middle = (inner + outer) / 2
+    if width * middle < 2.1:
         return
     angle = start - width / 2
-    middle = (inner + outer) / 2
     # Never upside down.
     turned = angle if -90 <= (angle + 180) % 360 - 180 <= 90 else angle + 180
     axes.text(

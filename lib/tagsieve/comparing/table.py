@@ -18,8 +18,8 @@ def show_comparison(console: Console, found: Mapping[str, Any]) -> None:
     selections = found["selections"]
     console.table(
         f"selections in {found['lake']}",
-        ["selection", "rows", "pools", "tags", "coverage", "tags/row", "instruction", "response",
-         "nearest", "only here", "root verbs"],
+        ["selection", "rows", "coverage", "tags/row", "instruction", "response", "nearest",
+         "only here", "root verbs"],
         [_line(each) for each in selections],
     )  # fmt: skip
     console.line(
@@ -33,14 +33,13 @@ def show_comparison(console: Console, found: Mapping[str, Any]) -> None:
 
 
 def _line(of: Mapping[str, Any]) -> list[Any]:
-    tags = of["tags"] or {"tags": None, "coverage": None, "mean": None}
+    tags = of["tags"] or {"coverage": None, "mean": None}
     nearest = of["diversity"][0]["mean"] if of["diversity"] else None
     verbs = ", ".join(verb["verb"] for verb in of["verbs"][:3])
     medians = [int(of["lengths"][part]["deciles"][5]) for part in ("instruction", "response")]
     only = of["only"] and of["only"]["rows"]
     return [
-        of["name"], of["rows"], len(of["pools"]), tags["tags"], tags["coverage"], tags["mean"],
-        *medians, nearest, only, verbs,
+        of["name"], of["rows"], tags["coverage"], tags["mean"], *medians, nearest, only, verbs,
     ]  # fmt: skip
 
 
