@@ -255,6 +255,27 @@ def diff(old: str, new: str, lake: str | None, rows: int) -> None:
 
 
 @main.command()
+@click.argument("selections", nargs=-1, required=True, metavar="SELECTION ...")
+@_LAKE_OPTION
+@click.option(
+    "--out",
+    default="out/compare.html",
+    show_default=True,
+    help="The page; its figures lie beside it as JSON.",
+)
+@click.pass_context
+def compare(ctx: click.Context, selections: tuple[str, ...], lake: str | None, out: str) -> None:
+    """Compare selections: overlap, tags, lengths, scores, pools, root verbs, diversity."""
+    from tagsieve import comparing
+    from tagsieve.console import Console
+    from tagsieve.engines.context import Engines
+
+    opened = _open_lake(lake)
+    with closing(Engines(verbose=_verbose(ctx.find_root()))) as engines:
+        comparing.compare(opened, engines, Console(), selections, out)
+
+
+@main.command()
 @click.argument("tables", nargs=-1, metavar="[TABLE ...]")
 @_LAKE_OPTION
 @click.option(

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib import resources
 from typing import Any
 
 import fsspec
-from jinja2 import Environment
 from markupsafe import Markup
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
-import tagsieve
 from tagsieve.engines.context import Context
 from tagsieve.errors import RunError
 from tagsieve.lake import Lake
 from tagsieve.ontology.comparing import agreements
+from tagsieve.page import write_page
 from tagsieve.reporting.config import ExportConfig, ReportConfig
 from tagsieve.reporting.figures import diversity_complexity, recall_matrix
 from tagsieve.reporting.files import run_in
@@ -54,24 +51,8 @@ def report(
     run.input = 1
     with context.console.spark_progress(context.engines.spark, "report"):
         facts = _facts(context, config, selection, version)
-    template = (resources.files("tagsieve.reporting") / "report.html.j2").read_text("utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["count"] = lambda number: f"{number:,}"
-    html = environment.from_string(template).render(
-        facts,
-        lake=lake.root,
-        run_id=run.run_id,
-        selection=selection,
-        ontology_version=version,
-        tagsieve_version=tagsieve.__version__,
-        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-    )
-    try:
-        files.makedirs(files._parent(path), exist_ok=True)
-        with files.open(path, "w", encoding="utf-8") as stream:
-            stream.write(html)
-    except OSError as error:
-        raise RunError(f"report.path={path}: cannot be written: {error}") from error
+    facts |= {"run_id": run.run_id, "selection": selection, "ontology_version": version}
+    write_page("report.path", files, path, "reporting/report.html.j2", facts, lake.root)
     run.kept = 1
 
 
