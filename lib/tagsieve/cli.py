@@ -31,7 +31,8 @@ _STEP_HELP = {
     "embed": "Give every conversation its vector.",
     "score": "Score every turn: DEITA, IFD, perplexity, lengths and others.",
     "select": "Choose a training set.",
-    "export": "Write the selection as training files.",
+    "mix": "Mix pools in given proportions; studies of mixtures.",
+    "export": "Write the selection, or the mixtures, as training files.",
     "report": "Write the HTML report.",
 }
 

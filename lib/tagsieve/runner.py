@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 
 from tagsieve.console import Console, duration
 from tagsieve.engines.context import Context, Engines
-from tagsieve.errors import RunError
+from tagsieve.errors import RunError, UsageError
 from tagsieve.ingest.files import find_files
 from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun, new_run_id, record_step
+from tagsieve.mixing.config import MixConfig
 from tagsieve.recipe import Recipe, StepName
 
 
@@ -80,21 +81,46 @@ def _select(context: Context, recipe: Recipe) -> None:
         scorers,
         encoder_fingerprint(recipe.embed) if "embeddings" in reads else None,
     )
-    pools = list(dict.fromkeys(source.pool for source in recipe.inputs))
-    select(context, recipe.select, sources, pools)
+    select(context, recipe.select, sources, recipe.pools)
+
+
+def _mix(context: Context, recipe: Recipe) -> None:
+    from tagsieve.mixing import mix
+    from tagsieve.scoring import scorer_fingerprints
+
+    config = _mix_config(recipe)
+    version = _version(context, recipe) if "tags" in config.reads else None
+    named = [scorer for scorer in recipe.score.scorers if scorer.name in config.tokens]
+    lengths = scorer_fingerprints(recipe.score.model_copy(update={"scorers": named}))
+    mix(context, config, recipe.pools, version, sorted(lengths.values()))
+
+
+def _mix_config(recipe: Recipe) -> MixConfig:
+    if recipe.mix is None:
+        raise UsageError(
+            "mix: missing; it has no default. Set at least mix.each, as in conf/recipes/mixing.yaml"
+        )
+    return recipe.mix
+
+
+def _mixtures(recipe: Recipe) -> list[str]:
+    """The mixtures that are the recipe's outcome; none where it is a selection."""
+    return _mix_config(recipe).names(recipe.pools) if "mix" in recipe.steps else []
 
 
 def _export(context: Context, recipe: Recipe) -> None:
     from tagsieve.reporting import export
 
-    export(context, recipe.export, recipe.select.name, recipe.model_dump_json())
+    resolved = recipe.model_dump_json()
+    export(context, recipe.export, recipe.select.name, resolved, _mixtures(recipe))
 
 
 def _report(context: Context, recipe: Recipe) -> None:
     from tagsieve.reporting import report
 
     version = _version(context, recipe) if "normalize" in recipe.steps else None
-    report(context, recipe.report, recipe.export, recipe.select.name, version)
+    settings = (recipe.report, recipe.export, recipe.select.name)
+    report(context, *settings, version, _mixtures(recipe))
 
 
 def _version(context: Context, recipe: Recipe) -> str:
@@ -122,6 +148,7 @@ STEP_FUNCTIONS: dict[StepName, StepFunction] = {
     "embed": _embed,
     "score": _score,
     "select": _select,
+    "mix": _mix,
     "export": _export,
     "report": _report,
 }
@@ -156,6 +183,8 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
         from tagsieve.scoring import check_scorers
 
         check_scorers(recipe.score, recipe.ray)
+    if "mix" in steps:
+        _mix_config(recipe)
     _check_writable("lake", recipe.lake)
     if "export" in steps:
         _check_writable("export.path", recipe.export.path)
