@@ -53,6 +53,9 @@ class _Mix(RecipeModel):
         description="When a part has less than is asked of it. cap: all that it has; replace: its "
         "rows again, all of them before any is there once more, told by `copy`.",
     )
+    explain: bool = Field(
+        False, description="Store every row that is in no mixture in `rejects`, with its reason."
+    )
 
     @property
     def unit(self) -> str:

@@ -75,12 +75,15 @@ def mix(
             )
         mixtures = mixtures.withColumn("run_id", F.lit(run.run_id))
         lake.replace(mixtures, "mixtures", {"mixture": names})
-        run.kept = ordered.where(F.col("copy") == 0).count()
+        taken = ordered.where(F.col("copy") == 0).select(*KEY)
+        run.kept = taken.count()
+        if config.explain:
+            lake.append(_explained(context, samples, taken), "rejects")
     refused["not_selected"] = sum(rows.values()) - run.kept
     run.rejected.update({reason: count for reason, count in refused.items() if count})
     short = sum(ask.amount for ask in asked) - sum(ask.amount for ask in given)
     run.metrics |= {"rows": float(counts.total()), "shortfall": float(short)}
-    run.wrote("mixtures")
+    run.wrote("mixtures", "rejects")
 
 
 def _samples(
@@ -241,3 +244,20 @@ def _mixed(
     )
     mixed = mixed.repartitionByRange("mixture", "position")
     return mixed.sortWithinPartitions("mixture", "position"), counts
+
+
+def _explained(context: Context, samples: DataFrame, taken: DataFrame) -> DataFrame:
+    """Rows for `rejects`: every sample that is in no mixture, with its reason."""
+    rows = samples.select(*KEY, "reason").join(taken, KEY, "left_anti")
+    places = context.pinned("samples").select(*KEY, "source", "source_row")
+    return rows.join(places, KEY).select(
+        F.lit(context.run.run_id).alias("run_id"),
+        F.lit(context.run.step).alias("step"),
+        "source",
+        "source_row",
+        "sample_id",
+        F.coalesce("reason", F.lit("not_selected")).alias("reason"),
+        F.lit(None).cast("binary").alias("payload"),
+        F.lit(None).cast("long").alias("payload_bytes"),
+        "pool",
+    )
