@@ -68,12 +68,10 @@ def _is_part(fields: dict[str, Any], listed: list[dict[str, Any]]) -> bool:
 
 
 def _references(field: dict[str, Any]) -> list[str]:
-    nested = [
-        part
-        for place in (field, field.get("items", {}))
-        for part in (place, *place.get("anyOf", ()), *place.get("oneOf", ()))
-    ]
-    return [part["$ref"] for part in nested if "$ref" in part]
+    items = [field["items"]] if "items" in field else []
+    inner = [*items, *field.get("anyOf", ()), *field.get("oneOf", ())]
+    nested = [reference for part in inner for reference in _references(part)]
+    return [field["$ref"], *nested] if "$ref" in field else nested
 
 
 def _default(field: dict[str, Any], required: bool) -> str:

@@ -32,7 +32,8 @@ _STEP_HELP = {
     "screen": "Find near-duplicates, and questions of test sets.",
     "score": "Score every turn: DEITA, IFD, perplexity, lengths and others.",
     "select": "Choose a training set.",
-    "export": "Write the selection as training files.",
+    "mix": "Mix pools in given proportions; studies of mixtures.",
+    "export": "Write the selection, or the mixtures, as training files.",
     "report": "Write the HTML report.",
 }
 

@@ -86,7 +86,7 @@ def validate(model: type[Model], values: Mapping[str, Any], where: str) -> Model
 def _explain(model: type[RecipeModel], error: ErrorDetails) -> str:
     *above, last = error["loc"] or ("",)
     models, path = _at(model, above)
-    location = ".".join(path if any(_is_kind(m, last) for m in models) else [*path, str(last)])
+    location = ".".join(path if _of_kind(models, last) else [*path, str(last)])
     if error["type"] == "extra_forbidden":
         known = sorted({name for found in models for name in found.model_fields})
         close = difflib.get_close_matches(str(last), known, n=1, cutoff=0.5)
@@ -122,17 +122,19 @@ def _at(
             if part in owner.model_fields
             for found in _models_in(owner.model_fields[str(part)].annotation)
         }
-        tagged = {m for m in models if _is_kind(m, part)}
+        tagged = _of_kind(models, part)
         if below or not tagged:
             keys.append(str(part))
         models = below or tagged or models
     return models, keys
 
 
-def _is_kind(model: type[RecipeModel], part: int | str) -> bool:
-    """Whether a value of `kind`, or of `strategy`, says that it is this model of a union."""
-    fields = (model.model_fields.get(name) for name in ("kind", "strategy"))
-    return any(field is not None and part in get_args(field.annotation) for field in fields)
+def _of_kind(models: set[type[RecipeModel]], part: int | str) -> set[type[RecipeModel]]:
+    """Which models of a union a value of `kind`, or of `strategy`, stands for; none where it is
+    known already which one it is, so that the part is a field of that name."""
+    fields = {m: [m.model_fields.get(name) for name in ("kind", "strategy")] for m in models}
+    found = {m for m in models if any(f and part in get_args(f.annotation) for f in fields[m])}
+    return found if found != models else set()
 
 
 def _models_in(annotation: Any) -> set[type[RecipeModel]]:

@@ -464,6 +464,20 @@ TABLES: dict[str, Table] = {
             partition_by=("selection",),
         ),
         _table(
+            "mixtures",
+            ("mixture", "position"),
+            {
+                "mixture": _STRING,
+                "position": pa.int64(),
+                "pool": _STRING,
+                "sample_id": _STRING,
+                "copy": pa.int64(),
+                "part": _STRING,
+                "run_id": _STRING,
+            },
+            partition_by=("mixture",),
+        ),
+        _table(
             "rejects",
             ("run_id", "step", "source", "source_row"),
             {
@@ -790,13 +804,15 @@ class Lake:
             still_open, {"resolved_by": F.lit(run_id)}
         ).execute()
 
-    def replace(self, frame: DataFrame, name: str, where: Mapping[str, str | int]) -> None:
-        """Put the rows of a Spark frame in place of those that have the values of `where`, in one
-        commit: of a partition, or of files that hold no other rows."""
+    def replace(
+        self, frame: DataFrame, name: str, where: Mapping[str, str | int | list[str]]
+    ) -> None:
+        """Put the rows of a Spark frame in place of those that have the values of `where` (of a
+        list, any), in one commit: of partitions, or of files that hold no other rows."""
         condition = " AND ".join(
-            f"{column} = {value}"
-            if isinstance(value, int)
-            else "{} = '{}'".format(column, value.replace("\\", "\\\\").replace("'", "\\'"))
+            f"{column} IN ({', '.join(map(_literal, value))})"
+            if isinstance(value, list)
+            else f"{column} = {_literal(value)}"
             for column, value in where.items()
         )
         writer = self._writer(frame, name).mode("overwrite").option("replaceWhere", condition)
@@ -969,6 +985,13 @@ class DataFile:
     path: str
     size: int
     partition: dict[str, str]
+
+
+def _literal(value: str | int) -> str:
+    """A value as SQL has it."""
+    if isinstance(value, int):
+        return str(value)
+    return "'{}'".format(value.replace("\\", "\\\\").replace("'", "\\'"))
 
 
 def _file_name(path: str) -> str:

@@ -12,6 +12,7 @@ from tagsieve.evolving.config import EvolveConfig
 from tagsieve.ingest.config import Input
 from tagsieve.ingest.files import SourceFile, find_files
 from tagsieve.lake import Lake
+from tagsieve.mixing.amounts import asks
 from tagsieve.recipe import Recipe, StepName
 from tagsieve.reporting.html import latest_steps
 from tagsieve.screening.config import ScreenConfig
@@ -28,6 +29,7 @@ TYPICAL_RATES: dict[StepName, float] = {
     "screen": 2_000,
     "score": 8_000,
     "select": 14_000,
+    "mix": 14_000,
     "export": 3_000,
     "report": 0.25,
 }
@@ -79,7 +81,8 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
             + _told_judges(rows * len(recipe.score.by_judge)),
         ),
         "select": (rows, "samples", f"{recipe.select.strategy}, {selected:,} rows"),
-        "export": (selected, "rows", f"{formats} in {recipe.export.path}"),
+        "mix": _mixed(recipe, rows),
+        "export": (_exported(recipe, rows), "rows", f"{formats} in {recipe.export.path}"),
         "report": (1, "file", recipe.report.path or f"{recipe.export.path}/report.html"),
     }  # fmt: skip
     planned = []
@@ -119,6 +122,27 @@ def _evolved(config: EvolveConfig | None, rows: int) -> tuple[int, str, str]:
     seeds = min(config.seeds, rows)
     calls = seeds * (config.rounds + 1)
     return seeds, "seeds", f"{config.what}, {config.rounds} rounds; at most {calls:,} calls"
+
+
+def _mixed(recipe: Recipe, rows: int) -> tuple[int, str, str]:
+    config = recipe.mix
+    if config is None:
+        return 0, "samples", "no section mix in the recipe"
+    names = config.names(recipe.pools)
+    of = ", ".join(config.pools_of(recipe.pools))
+    told = names[0] if len(names) == 1 else f"{len(names)} mixtures, {names[0]} to {names[-1]}"
+    return rows, "samples", f"{config.strategy} of {of}: {told}"
+
+
+def _exported(recipe: Recipe, rows: int) -> int:
+    """Rows that are written; of mixtures in tokens, at most all."""
+    config = recipe.mix
+    if config is None or "mix" not in recipe.steps:
+        return rows if recipe.select.rows is None else recipe.select.rows
+    if config.tokens:
+        return rows
+    parts = list(config.pools_of(recipe.pools))
+    return sum(ask.amount for ask in asks(config, parts, dict.fromkeys(parts, 1)))
 
 
 def show_plan(recipe: Recipe, steps: Sequence[StepName]) -> None:

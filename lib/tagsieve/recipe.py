@@ -15,6 +15,7 @@ from tagsieve.engines.config import RayConfig, SparkConfig
 from tagsieve.errors import UsageError
 from tagsieve.evolving.config import EvolveConfig
 from tagsieve.ingest.config import IngestConfig, Input
+from tagsieve.mixing.config import MixConfig
 from tagsieve.ontology.config import AnalyzeConfig, NormalizeConfig
 from tagsieve.reporting.config import ExportConfig, ReportConfig
 from tagsieve.scoring.config import ScoreConfig
@@ -24,10 +25,11 @@ from tagsieve.tagging.config import MemoryTaggerConfig, TagConfig
 
 StepName = Literal[
     "ingest", "tag", "normalize", "analyze", "evolve", "embed", "screen", "score", "select",
-    "export", "report",
+    "mix", "export", "report",
 ]  # fmt: skip
 STEPS: tuple[StepName, ...] = (
     "ingest", "tag", "normalize", "analyze", "evolve", "embed", "screen", "score", "select",
+    "mix",
     "export", "report",
 )  # fmt: skip
 DEFAULT_STEPS: tuple[StepName, ...] = (
@@ -59,10 +61,16 @@ class Recipe(RecipeModel):
     )
     score: ScoreConfig = Field(default_factory=ScoreConfig)
     select: SelectConfig = Field(default_factory=ComplexityFirstConfig)
+    mix: MixConfig | None = Field(None, description="What the step mix does; needed by it alone.")
     export: ExportConfig = Field(default_factory=ExportConfig)
     report: ReportConfig = Field(default_factory=ReportConfig)
     spark: SparkConfig = Field(default_factory=SparkConfig)
     ray: RayConfig = Field(default_factory=RayConfig)
+
+    @property
+    def pools(self) -> list[str]:
+        """The pools of the inputs, in order, each once."""
+        return list(dict.fromkeys(source.pool for source in self.inputs))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -83,6 +91,15 @@ class Recipe(RecipeModel):
                 raise ValueError(
                     f"select names {lacking[0]}, which is no scorer of score.scorers "
                     f"({', '.join(sorted(known)) or 'there is none'})"
+                )
+        if self.mix is not None:
+            self.mix.check(self.pools)
+            lengths = {scorer.name for scorer in self.score.scorers if scorer.kind == "length"}
+            lacking = sorted(set(self.mix.tokens) - lengths)
+            if lacking:
+                raise ValueError(
+                    f"mix.tokens names {lacking[0]}, which is no scorer of kind length in "
+                    f"score.scorers ({', '.join(sorted(lengths)) or 'there is none'})"
                 )
         return self
 

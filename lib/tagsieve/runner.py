@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 
 from tagsieve.console import Console, duration
 from tagsieve.engines.context import Context, Engines
-from tagsieve.errors import RunError
+from tagsieve.errors import RunError, UsageError
 from tagsieve.ingest.files import find_files
 from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun, new_run_id, record_step
+from tagsieve.mixing.config import MixConfig
 from tagsieve.recipe import Recipe, StepName
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _embed(context: Context, recipe: Recipe) -> None:
 def _screen(context: Context, recipe: Recipe) -> None:
     from tagsieve.screening import check_screen, screen
 
-    screen(context, check_screen(recipe.screen), _pools(recipe), _question_encoder(recipe))
+    screen(context, check_screen(recipe.screen), recipe.pools, _question_encoder(recipe))
 
 
 def _score(context: Context, recipe: Recipe) -> None:
@@ -94,20 +95,46 @@ def _select(context: Context, recipe: Recipe) -> None:
         encoder_fingerprint(recipe.embed) if "embeddings" in reads else None,
         _screening(context, recipe),
     )
-    select(context, recipe.select, sources, _pools(recipe))
+    select(context, recipe.select, sources, recipe.pools)
+
+
+def _mix(context: Context, recipe: Recipe) -> None:
+    from tagsieve.mixing import mix
+    from tagsieve.scoring import scorer_fingerprints
+
+    config = _mix_config(recipe)
+    version = _version(context, recipe) if "tags" in config.reads else None
+    named = [scorer for scorer in recipe.score.scorers if scorer.name in config.tokens]
+    lengths = scorer_fingerprints(recipe.score.model_copy(update={"scorers": named}))
+    mix(context, config, recipe.pools, version, sorted(lengths.values()))
+
+
+def _mix_config(recipe: Recipe) -> MixConfig:
+    if recipe.mix is None:
+        raise UsageError(
+            "mix: missing; it has no default. Set at least mix.each, as in conf/recipes/mixing.yaml"
+        )
+    return recipe.mix
+
+
+def _mixtures(recipe: Recipe) -> list[str]:
+    """The mixtures that are the recipe's outcome; none where it is a selection."""
+    return _mix_config(recipe).names(recipe.pools) if "mix" in recipe.steps else []
 
 
 def _export(context: Context, recipe: Recipe) -> None:
     from tagsieve.reporting import export
 
-    export(context, recipe.export, recipe.select.name, recipe.model_dump_json())
+    resolved = recipe.model_dump_json()
+    export(context, recipe.export, recipe.select.name, resolved, _mixtures(recipe))
 
 
 def _report(context: Context, recipe: Recipe) -> None:
     from tagsieve.reporting import report
 
     version = _version(context, recipe) if "normalize" in recipe.steps else None
-    report(context, recipe.report, recipe.export, recipe.select.name, version)
+    settings = (recipe.report, recipe.export, recipe.select.name)
+    report(context, *settings, version, _mixtures(recipe))
 
 
 def _version(context: Context, recipe: Recipe) -> str:
@@ -118,18 +145,13 @@ def _version(context: Context, recipe: Recipe) -> str:
     return find_version(context.lake, tagger_fingerprint(recipe.tag), recipe.normalize)
 
 
-def _pools(recipe: Recipe) -> list[str]:
-    """The pools of the recipe's inputs, in their order."""
-    return list(dict.fromkeys(source.pool for source in recipe.inputs))
-
-
 def _screening(context: Context, recipe: Recipe) -> str | None:
     """The screening whose finds a selection leaves out, None where the recipe has none."""
     if recipe.screen is None:
         return None
     from tagsieve.screening import find_screening
 
-    return find_screening(context.lake, recipe.screen, _pools(recipe), _question_encoder(recipe))
+    return find_screening(context.lake, recipe.screen, recipe.pools, _question_encoder(recipe))
 
 
 def _question_encoder(recipe: Recipe) -> QuestionEncoder | None:
@@ -160,6 +182,7 @@ STEP_FUNCTIONS: dict[StepName, StepFunction] = {
     "screen": _screen,
     "score": _score,
     "select": _select,
+    "mix": _mix,
     "export": _export,
     "report": _report,
 }
@@ -198,6 +221,8 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
         from tagsieve.scoring import check_scorers
 
         check_scorers(recipe.score, recipe.ray)
+    if "mix" in steps:
+        _mix_config(recipe)
     _check_writable("lake", recipe.lake)
     if "export" in steps:
         _check_writable("export.path", recipe.export.path)

@@ -6,7 +6,6 @@ from handmade import put, recorded, rows_of, sample, tagged
 from selected import chosen, select_config
 from tagsieve.errors import RunError
 from tagsieve.selection import Sources, select
-from tagsieve.selection.step import first_pools
 
 
 @pytest.fixture
@@ -64,16 +63,6 @@ def test_select_dedupe_pools_gives_a_conversation_to_its_first_pool_once(run_sel
     assert (again.input, again.known, again.kept) == (7, 7, 0)
     assert small_lake.version("selections") == version
     assert len(rows_of(small_lake, "rejects")) == len(rejects)
-
-
-@pytest.mark.parametrize(
-    ("named", "owner"), [(["c"], "c"), ([], "a"), (["b", "d"], "b"), (["d"], "a")]
-)
-def test_first_pools_not_named_follow_by_name(spark, named, owner):
-    places = [(pool, "s1") for pool in "cba"] + [("d", "s2")]
-    samples = spark.createDataFrame(places, "pool string, sample_id string")
-    found = {row["sample_id"]: row["pool"] for row in first_pools(samples, named).collect()}
-    assert found == {"s1": owner, "s2": "d"}
 
 
 def test_select_shortfall_error_says_what_to_set_and_writes_nothing(run_select, small_lake):

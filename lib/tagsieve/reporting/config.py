@@ -12,9 +12,13 @@ ExportFormat = Literal["alpaca", "sharegpt", "messages"]
 
 
 class ExportConfig(RecipeModel):
-    """The selection as files that trainers read."""
+    """The selection, or the mixtures, as files that trainers read."""
 
-    path: str = Field("out", description="Folder; what an earlier export left in it is replaced.")
+    path: str = Field(
+        "out",
+        description="Folder; what an earlier export left in it is replaced. The mixtures of a "
+        "study have folders in it, called after them.",
+    )
     formats: tuple[ExportFormat, ...] = Field(
         ("sharegpt",), min_length=1, description="Forms of a record; each in a folder of its own."
     )

@@ -1,10 +1,11 @@
-"""The export step: one selection as training files, with `dataset_info.json` and a card."""
+"""The export step: a selection or mixtures as training files, `dataset_info.json` and a card."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import reduce
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,65 +23,94 @@ ROWS_PER_FILE = 100_000
 _TURN_NAMES = {"user": "human", "assistant": "gpt", "system": "system", "tool": "observation"}
 
 
-def export(context: Context, config: ExportConfig, selection: str, recipe: str) -> None:
-    """Write the selection in each format and file type, best rank first.
+def export(
+    context: Context,
+    config: ExportConfig,
+    selection: str,
+    recipe: str,
+    mixtures: Sequence[str] = (),
+) -> None:
+    """Write the selection in each format and file type, best rank first; in place of it the
+    mixtures, if any are named, by position: several in folders of their names.
 
     Each format is a folder of files of up to 100,000 rows. The card, README.md, is written last: a
     folder without it was cut off. What an earlier export left is removed first. `recipe`: the
     resolved recipe, for the card. Rejected: `not_alpaca`, conversations that the alpaca form cannot
-    hold (tool turns, turns that do not alternate).
+    hold (tool turns, turns that do not alternate); each is in `rejects` once.
     """
-    run, lake, console = context.run, context.lake, context.console
+    run, lake = context.run, context.lake
     run.unit = "row"
-    run.reads("selections", "samples")
+    run.reads("mixtures" if mixtures else "selections", "samples")
     files, root = fsspec.core.url_to_fs(config.path)
-    card = f"{root}/README.md"
-    if run.done_before(config.model_dump(), selection, root, output_of=run_in(files, card)):
+    names = list(mixtures) or [selection]
+    folders = {name: f"{root}/{name}" for name in names} if len(names) > 1 else {names[0]: root}
+    made_by = {run_in(files, f"{folder}/README.md") for folder in folders.values()}
+    current = made_by.pop() if len(made_by) == 1 else None
+    if run.done_before(config.model_dump(), names, root, output_of=current):
         return
-    spark = context.engines.spark
-    with console.spark_progress(spark, "export"):
-        rows = _selected(context, selection).persist()
-        total = rows.count()
-        if not total:
-            raise RunError(
-                f"export: lake {lake.root} has no selection {selection!r}; run the step select "
-                "with select.name set to it"
-            )
-        info: dict[str, Any] = {}
-        counts: dict[str, int] = {}
+    refused: list[DataFrame] = []
+    with context.console.spark_progress(context.engines.spark, "export"):
         try:
-            files.makedirs(root, exist_ok=True)
-            # The card says which run the folder is of, so it goes first and comes back last.
-            if files.exists(card):
-                files.rm(card)
-            for form, kind in product(FORMS, ("jsonl", "parquet")):
-                if files.exists(f"{root}/{_folder(form, kind)}"):
-                    files.rm(f"{root}/{_folder(form, kind)}", recursive=True)
-            for form in config.formats:
-                written = FORMS[form](rows).withColumn(
-                    "part", F.floor(F.col("rank") / ROWS_PER_FILE)
-                )
-                written = written.persist()
-                counts[form] = written.count()
-                for kind in config.files:
-                    _write(files, root, _folder(form, kind), written, kind)
-                    info[f"{selection}_{form}_{kind}"] = {
-                        "file_name": _folder(form, kind),
-                        **_TRAINER_KEYS[form],
-                    }
-                written.unpersist()
-                run.input += total
-                run.kept += counts[form]
-                if total > counts[form]:
-                    run.rejected[f"not_{form}"] += total - counts[form]
-                    lake.append(_left_out(context, rows, written, f"not_{form}"), "rejects")
-            pools = {row["pool"]: row["count"] for row in rows.groupBy("pool").count().collect()}
-            _put(files, f"{root}/dataset_info.json", json.dumps(info, indent=2) + "\n")
-            _put(files, card, _card(context, config, selection, recipe, counts, pools))
+            for name, folder in folders.items():
+                rows = _with_turns(context, chosen_rows(context, name, bool(mixtures))).persist()
+                refused += _write_all(context, config, files, folder, name, rows, recipe)
+                rows.unpersist()
         except OSError as error:
             raise RunError(f"export.path={config.path}: cannot be written: {error}") from error
-        rows.unpersist()
+        if refused:
+            lake.append(reduce(DataFrame.unionByName, refused).distinct(), "rejects")
     run.wrote("rejects")
+
+
+def _write_all(
+    context: Context,
+    config: ExportConfig,
+    files: Any,
+    root: str,
+    name: str,
+    rows: DataFrame,
+    recipe: str,
+) -> list[DataFrame]:
+    """Write one folder: all formats, `dataset_info.json`, the card. Gives rows for `rejects`."""
+    run = context.run
+    card = f"{root}/README.md"
+    total = rows.count()
+    if not total:
+        what, step = ("mixture", "mix") if "mixtures" in run.read else ("selection", "select")
+        raise RunError(
+            f"export: lake {context.lake.root} has no {what} {name!r}; run the step {step} with "
+            f"{step}.name set to it"
+        )
+    info: dict[str, Any] = {}
+    counts: dict[str, int] = {}
+    refused = []
+    files.makedirs(root, exist_ok=True)
+    # The card says which run the folder is of, so it goes first and comes back last.
+    if files.exists(card):
+        files.rm(card)
+    for form, kind in product(FORMS, ("jsonl", "parquet")):
+        if files.exists(f"{root}/{_folder(form, kind)}"):
+            files.rm(f"{root}/{_folder(form, kind)}", recursive=True)
+    for form in config.formats:
+        written = FORMS[form](rows).withColumn("part", F.floor(F.col("rank") / ROWS_PER_FILE))
+        written = written.persist()
+        counts[form] = written.count()
+        for kind in config.files:
+            _write(files, root, _folder(form, kind), written, kind)
+            info[f"{name}_{form}_{kind}"] = {
+                "file_name": _folder(form, kind),
+                **_TRAINER_KEYS[form],
+            }
+        written.unpersist()
+        run.input += total
+        run.kept += counts[form]
+        if total > counts[form]:
+            run.rejected[f"not_{form}"] += total - counts[form]
+            refused.append(_left_out(context, rows, written, f"not_{form}"))
+    pools = {row["pool"]: row["count"] for row in rows.groupBy("pool").count().collect()}
+    _put(files, f"{root}/dataset_info.json", json.dumps(info, indent=2) + "\n")
+    _put(files, card, _card(context, config, name, recipe, counts, pools))
+    return refused
 
 
 def run_in(files: Any, path: str) -> str | None:
@@ -109,16 +139,23 @@ def _left_out(context: Context, rows: DataFrame, written: DataFrame, reason: str
     )
 
 
-def _selected(context: Context, selection: str) -> DataFrame:
-    chosen = context.pinned("selections")
+def chosen_rows(context: Context, name: str, mixed: bool) -> DataFrame:
+    """A selection's `pool`, `sample_id`, `rank`, `score`, `reason`, `nearest`, `similarity`; of a
+    mixture the position as `rank` and the part as `reason`."""
+    if not mixed:
+        rows = context.pinned("selections").where(F.col("selection") == name)
+        return rows.drop("selection", "run_id")
+    rows = context.pinned("mixtures").where(F.col("mixture") == name)
+    lacks = {column: F.lit(None) for column in ("score", "nearest", "similarity")}
+    told = rows.withColumnsRenamed({"position": "rank", "part": "reason"}).withColumns(lacks)
+    return told.drop("mixture", "copy", "run_id")
+
+
+def _with_turns(context: Context, rows: DataFrame) -> DataFrame:
     samples = context.pinned("samples")
-    return (
-        chosen.where(F.col("selection") == selection)
-        .select("pool", "sample_id", "rank")
-        .join(
-            samples.select("pool", "sample_id", "turns", "meta", "source", "source_row"),
-            ["pool", "sample_id"],
-        )
+    return rows.select("pool", "sample_id", "rank").join(
+        samples.select("pool", "sample_id", "turns", "meta", "source", "source_row"),
+        ["pool", "sample_id"],
     )
 
 
@@ -245,25 +282,28 @@ def _put(files: Any, path: str, text: str) -> None:
 def _card(
     context: Context,
     config: ExportConfig,
-    selection: str,
+    name: str,
     recipe: str,
     counts: dict[str, int],
     pools: dict[str, int],
 ) -> str:
     """The dataset card: what is in the folder, and what made it."""
     read = context.run.read
+    table, done, order = ("selections", "Selected", "rank")
+    if "mixtures" in read:
+        table, done, order = ("mixtures", "Mixed", "position")
     lines = [
         "---",
-        f"pretty_name: {json.dumps(selection)}",
+        f"pretty_name: {json.dumps(name)}",
         "tags: [tagsieve, sft]",
         f"tagsieve-run: {context.run.run_id}",
         f"size_categories: [{_size_category(sum(pools.values()))}]",
         "---",
         "",
-        f"# {selection}",
+        f"# {name}",
         "",
-        f"Selected by tagsieve {tagsieve.__version__}, run `{context.run.run_id}`, from versions "
-        f"{read['samples']} of `samples` and {read['selections']} of `selections`.",
+        f"{done} by tagsieve {tagsieve.__version__}, run `{context.run.run_id}`, from versions "
+        f"{read['samples']} of `samples` and {read[table]} of `{table}`.",
         "",
         "| pool | rows |",
         "|---|---:|",
@@ -276,7 +316,7 @@ def _card(
             for form, count in counts.items()
         ),
         "",
-        "Rows are in the order of their rank. `dataset_info.json` is what LLaMA-Factory reads.",
+        f"Rows are in the order of their {order}. `dataset_info.json` is what LLaMA-Factory reads.",
         "",
         "## Recipe",
         "",

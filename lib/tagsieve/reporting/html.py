@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fsspec
@@ -18,7 +18,7 @@ from tagsieve.ontology.comparing import agreements
 from tagsieve.page import write_page
 from tagsieve.reporting.config import ExportConfig, ReportConfig
 from tagsieve.reporting.figures import diversity_complexity, recall_matrix
-from tagsieve.reporting.files import run_in
+from tagsieve.reporting.files import chosen_rows, run_in
 
 _SNIPPET = 600
 _SHOWN = 12
@@ -31,8 +31,10 @@ def report(
     export: ExportConfig,
     selection: str,
     version: str | None,
+    mixtures: Sequence[str] = (),
 ) -> None:
-    """Write the HTML report of one selection and its ontology version, if it has one.
+    """Write the HTML report of one selection and its ontology version, if it has one; in place of
+    the selection of the mixtures, if any are named: of the last one's rows, and counts of all.
 
     Reads counts and a few example rows; all text from the data is escaped.
     """
@@ -44,24 +46,27 @@ def report(
     )  # fmt: skip
     if lake.version("tagger_agreement") is not None:  # most lakes hold no second tagger
         run.reads("tagger_agreement")
+    if mixtures:
+        run.reads("mixtures")
+    name = mixtures[-1] if mixtures else selection
     files, path = fsspec.core.url_to_fs(config.path or f"{export.path}/report.html")
-    identity = (config.model_dump(), selection, version, path)
+    identity = (config.model_dump(), list(mixtures) or selection, version, path)
     if run.done_before(*identity, output_of=run_in(files, path)):
         return
     run.input = 1
     with context.console.spark_progress(context.engines.spark, "report"):
-        facts = _facts(context, config, selection, version)
-    facts |= {"run_id": run.run_id, "selection": selection, "ontology_version": version}
+        rows = chosen_rows(context, name, bool(mixtures))
+        facts = _facts(context, config, rows, version) | {"mixtures": _mixed(context, mixtures)}
+    facts |= {"run_id": run.run_id, "selection": name, "ontology_version": version}
     write_page("report.path", files, path, "reporting/report.html.j2", facts, lake.root)
     run.kept = 1
 
 
 def _facts(
-    context: Context, config: ReportConfig, selection: str, version: str | None
+    context: Context, config: ReportConfig, chosen: DataFrame, version: str | None
 ) -> dict[str, Any]:
     lake = context.lake
     samples = context.pinned("samples")
-    chosen = context.pinned("selections").where(F.col("selection") == selection)
     tags = context.pinned("tags")
     tags = tags.where(F.col("ontology_version") == F.lit(version))
     rejects = context.pinned("rejects").where(F.col("reason") != "not_selected")
@@ -108,6 +113,19 @@ def _facts(
             row.asDict() | {"payload": _text(row["payload"])} for row in quarantined.collect()
         ],
     }
+
+
+def _mixed(context: Context, mixtures: Sequence[str]) -> list[dict[str, Any]]:
+    """What each mixture has of each part and pool, copies counted beside."""
+    if not mixtures:
+        return []
+    rows = context.pinned("mixtures").where(F.col("mixture").isin(*mixtures))
+    counts = rows.groupBy("mixture", "part", "pool").agg(
+        F.count("*").alias("count"), F.count_if(F.col("copy") > 0).alias("copies")
+    )
+    order = {name: number for number, name in enumerate(mixtures)}
+    found = [row.asDict() for row in counts.orderBy("part", "pool").collect()]
+    return sorted(found, key=lambda row: order[row["mixture"]])
 
 
 def _of_scores(scores: DataFrame) -> list[dict[str, Any]]:
@@ -214,7 +232,8 @@ def latest_steps(lake: Lake) -> list[dict[str, Any]]:
 
 
 def funnels(lake: Lake) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-    """From rows read to rows selected, and from raw tags to normalised ones (newest version)."""
+    """From rows read to rows selected and mixed, and from raw tags to normalised ones of the newest
+    version."""
     by_step = {row["step"]: row for row in latest_steps(lake)}
     stages = [
         ("rows read", "ingest", ("input",)),
@@ -223,6 +242,7 @@ def funnels(lake: Lake) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
         ("embedded samples", "embed", ("kept", "known")),
         ("screened samples", "screen", ("kept",)),
         ("selected", "select", ("kept",)),
+        ("mixed", "mix", ("kept",)),
     ]
     rows = [
         (label, sum(by_step[step][column] for column in columns))

@@ -11,6 +11,7 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
+from tagsieve.engines.pools import first_pools
 from tagsieve.engines.screened import SCREENED, screened
 from tagsieve.errors import RunError, UsageError
 from tagsieve.lake import PAYLOAD_BYTES
@@ -371,13 +372,6 @@ def tag_diversity(rows: DataFrame, size: int) -> DataFrame:
     taken = ranked(owners, size, "order", "sample_id", "pool")
     score = (-F.col("order")).alias("score")
     return taken.select("pool", "sample_id", "rank", score, F.lit("new_tag").alias("reason"))
-
-
-def first_pools(samples: DataFrame, pools: Sequence[str]) -> DataFrame:
-    """One (`pool`, `sample_id`) per conversation: the first of `pools`, then by name."""
-    order = F.array_position(F.array(*map(F.lit, pools)), F.col("pool")) if pools else F.lit(0)
-    place = F.struct((order == 0).alias("unnamed"), order.alias("order"), F.col("pool"))
-    return samples.groupBy("sample_id").agg(F.min_by("pool", place).alias("pool"))
 
 
 def _quarantine(context: Context, unusable: DataFrame) -> None:
