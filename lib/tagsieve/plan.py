@@ -61,7 +61,6 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
     cost = tag_cost(lake, recipe.tag, new) if "tag" in steps else None
     vectors = embed_cost(lake, recipe.embed, rows) if "embed" in steps else None
     formats = ", ".join(recipe.export.formats)
-    selected = rows if recipe.select.rows is None else recipe.select.rows
     work: dict[StepName, tuple[int, str, str]] = {
         "ingest": (reads, "rows", f"{samples:,} samples in the lake; about {new:,} rows are new"),
         "tag": (cost.queries, "queries", cost.told) if cost else (0, "queries", ""),
@@ -80,7 +79,7 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
             f"{', '.join(scorer.name for scorer in recipe.score.scorers)}; of each turn"
             + _told_judges(rows * len(recipe.score.by_judge)),
         ),
-        "select": (rows, "samples", f"{recipe.select.strategy}, {selected:,} rows"),
+        "select": (rows * len(recipe.selections), "samples", _selected(recipe, rows)),
         "mix": _mixed(recipe, rows),
         "export": (_exported(recipe, rows), "rows", f"{formats} in {recipe.export.path}"),
         "report": (1, "file", recipe.report.path or f"{recipe.export.path}/report.html"),
@@ -134,11 +133,24 @@ def _mixed(recipe: Recipe, rows: int) -> tuple[int, str, str]:
     return rows, "samples", f"{config.strategy} of {of}: {told}"
 
 
+def _sizes(recipe: Recipe, rows: int) -> list[int]:
+    """Rows of each selection, at most."""
+    return [rows if config.rows is None else config.rows for config in recipe.selections]
+
+
+def _selected(recipe: Recipe, rows: int) -> str:
+    told = ", ".join(dict.fromkeys(config.strategy for config in recipe.selections))
+    sizes = _sizes(recipe, rows)
+    if len(sizes) == 1:
+        return f"{told}, {sizes[0]:,} rows"
+    return f"{len(sizes)} selections of {min(sizes):,} to {max(sizes):,} rows: {told}"
+
+
 def _exported(recipe: Recipe, rows: int) -> int:
     """Rows that are written; of mixtures in tokens, at most all."""
     config = recipe.mix
     if config is None or "mix" not in recipe.steps:
-        return rows if recipe.select.rows is None else recipe.select.rows
+        return sum(_sizes(recipe, rows))
     if config.tokens:
         return rows
     parts = list(config.pools_of(recipe.pools))

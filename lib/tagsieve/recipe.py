@@ -21,6 +21,7 @@ from tagsieve.reporting.config import ExportConfig, ReportConfig
 from tagsieve.scoring.config import ScoreConfig
 from tagsieve.screening.config import ScreenConfig
 from tagsieve.selection.config import ComplexityFirstConfig, SelectConfig
+from tagsieve.selection.sweeping import expanded
 from tagsieve.tagging.config import MemoryTaggerConfig, TagConfig
 
 StepName = Literal[
@@ -61,6 +62,9 @@ class Recipe(RecipeModel):
     )
     score: ScoreConfig = Field(default_factory=ScoreConfig)
     select: SelectConfig = Field(default_factory=ComplexityFirstConfig)
+    sweep: tuple[SelectConfig, ...] = Field(
+        (), description="The other selections, where `select` stands for several."
+    )
     mix: MixConfig | None = Field(None, description="What the step mix does; needed by it alone.")
     export: ExportConfig = Field(default_factory=ExportConfig)
     report: ReportConfig = Field(default_factory=ReportConfig)
@@ -71,6 +75,11 @@ class Recipe(RecipeModel):
     def pools(self) -> list[str]:
         """The pools of the inputs, in order, each once."""
         return list(dict.fromkeys(source.pool for source in self.inputs))
+
+    @property
+    def selections(self) -> tuple[SelectConfig, ...]:
+        """All selections."""
+        return (self.select, *self.sweep)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -86,7 +95,8 @@ class Recipe(RecipeModel):
             )
         if "select" in self.steps:
             known = {scorer.name for scorer in self.score.scorers}
-            lacking = sorted(self.select.scorers - known)
+            named = {name for config in self.selections for name in config.scorers}
+            lacking = sorted(named - known)
             if lacking:
                 raise ValueError(
                     f"select names {lacking[0]}, which is no scorer of score.scorers "
@@ -125,4 +135,10 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise UsageError(f"recipe {path}: not YAML: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"recipe {path}: expected keys and values at the top, such as lake: ...")
-    return validate(Recipe, apply_overrides(values, overrides), f"recipe {path}")
+    values = apply_overrides(values, overrides)
+    if "select" in values:
+        first, *others = expanded(values["select"])
+        values["select"] = first
+        if others:
+            values["sweep"] = others
+    return validate(Recipe, values, f"recipe {path}")

@@ -18,6 +18,8 @@ from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun, new_run_id, record_step
 from tagsieve.mixing.config import MixConfig
 from tagsieve.recipe import Recipe, StepName
+from tagsieve.selection.config import SelectConfig
+from tagsieve.selection.sweeping import beginnings
 
 if TYPE_CHECKING:
     from tagsieve.screening import QuestionEncoder
@@ -74,14 +76,19 @@ def _score(context: Context, recipe: Recipe) -> None:
     score(context, recipe.score, _counted_version(context, recipe), encoder)
 
 
-def _select(context: Context, recipe: Recipe) -> None:
+def _select(
+    context: Context,
+    recipe: Recipe,
+    config: SelectConfig,
+    larger: tuple[str, StepRun] | None = None,
+) -> None:
     from tagsieve.embedding import encoder_fingerprint
     from tagsieve.scoring import scorer_fingerprints, vector_set
     from tagsieve.selection import Sources, select
 
     there = {scorer.name for scorer in recipe.score.scorers}
-    reads, words = recipe.select.reads, recipe.select.words
-    named = recipe.select.scorers | (words & there)
+    reads, words = config.reads, config.words
+    named = config.scorers | (words & there)
     scorers = {}
     if named:
         vectors = None
@@ -95,7 +102,24 @@ def _select(context: Context, recipe: Recipe) -> None:
         encoder_fingerprint(recipe.embed) if "embeddings" in reads else None,
         _screening(context, recipe),
     )
-    select(context, recipe.select, sources, recipe.pools)
+    select(context, config, sources, recipe.pools, larger)
+
+
+def _selections(recipe: Recipe) -> list[tuple[str, StepFunction]]:
+    """The step select, a line of the ledger for each selection; one that is the beginning of
+    another comes after it."""
+    if not recipe.sweep:
+        return [("select", lambda context, recipe: _select(context, recipe, recipe.select))]
+    begin = beginnings(recipe.selections)
+    runs: dict[str, StepRun] = {}
+
+    def made(config: SelectConfig, context: Context, recipe: Recipe) -> None:
+        of = begin.get(config.name)
+        _select(context, recipe, config, (of, runs[of]) if of else None)
+        runs[config.name] = context.run
+
+    order = sorted(recipe.selections, key=lambda config: config.name in begin)
+    return [(f"select {config.name}", partial(made, config)) for config in order]
 
 
 def _mix(context: Context, recipe: Recipe) -> None:
@@ -126,14 +150,15 @@ def _export(context: Context, recipe: Recipe) -> None:
     from tagsieve.reporting import export
 
     resolved = recipe.model_dump_json()
-    export(context, recipe.export, recipe.select.name, resolved, _mixtures(recipe))
+    selections = [config.name for config in recipe.selections]
+    export(context, recipe.export, selections, resolved, _mixtures(recipe))
 
 
 def _report(context: Context, recipe: Recipe) -> None:
     from tagsieve.reporting import report
 
     version = _version(context, recipe) if "normalize" in recipe.steps else None
-    settings = (recipe.report, recipe.export, recipe.select.name)
+    settings = (recipe.report, recipe.export, recipe.selections[-1].name)
     report(context, *settings, version, _mixtures(recipe))
 
 
@@ -181,7 +206,6 @@ STEP_FUNCTIONS: dict[StepName, StepFunction] = {
     "embed": _embed,
     "screen": _screen,
     "score": _score,
-    "select": _select,
     "mix": _mix,
     "export": _export,
     "report": _report,
@@ -255,7 +279,9 @@ def run_steps(
     failed and ends the run; what it had committed stays.
     """
     check_before(recipe, steps)
-    functions: list[tuple[str, StepFunction]] = [(step, STEP_FUNCTIONS[step]) for step in steps]
+    functions: list[tuple[str, StepFunction]] = []
+    for step in steps:
+        functions += _selections(recipe) if step == "select" else [(step, STEP_FUNCTIONS[step])]
     return _run(recipe, functions, console, engines, limit)
 
 

@@ -72,7 +72,7 @@ def run_export(full_lake, engines):
     def run(path, run_id, selection="mine", formats=("sharegpt",), kinds=("jsonl",)):
         config = ExportConfig(path=str(path), formats=formats, files=kinds)
         recipe = '{"lake": "é"}'
-        return recorded(full_lake, engines, "export", run_id, export, config, selection, recipe)
+        return recorded(full_lake, engines, "export", run_id, export, config, [selection], recipe)
 
     return run
 

@@ -26,12 +26,12 @@ _TURN_NAMES = {"user": "human", "assistant": "gpt", "system": "system", "tool": 
 def export(
     context: Context,
     config: ExportConfig,
-    selection: str,
+    selections: Sequence[str],
     recipe: str,
     mixtures: Sequence[str] = (),
 ) -> None:
-    """Write the selection in each format and file type, best rank first; in place of it the
-    mixtures, if any are named, by position: several in folders of their names.
+    """Write the selections in each format and file type, best rank first; in place of them the
+    mixtures, if any are named, by position. Several are in folders of their names.
 
     Each format is a folder of files of up to 100,000 rows. The card, README.md, is written last: a
     folder without it was cut off. What an earlier export left is removed first. `recipe`: the
@@ -42,7 +42,7 @@ def export(
     run.unit = "row"
     run.reads("mixtures" if mixtures else "selections", "samples")
     files, root = fsspec.core.url_to_fs(config.path)
-    names = list(mixtures) or [selection]
+    names = list(mixtures) or list(selections)
     folders = {name: f"{root}/{name}" for name in names} if len(names) > 1 else {names[0]: root}
     made_by = {run_in(files, f"{folder}/README.md") for folder in folders.values()}
     current = made_by.pop() if len(made_by) == 1 else None

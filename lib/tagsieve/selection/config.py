@@ -87,6 +87,11 @@ class _Selection(RecipeModel):
         return named | ({self.tokens_by} if self.tokens_by else frozenset())
 
     @property
+    def prefix_of_larger(self) -> bool:
+        """Whether a selection of fewer rows is the beginning of one of more, in the ledger, too."""
+        return self.rows is not None and not self.explain and self.tokens is None
+
+    @property
     def words(self) -> frozenset[str]:
         """The names in `where`: of columns, functions, scorers."""
         return words_in(self.where) if self.where else frozenset()
@@ -170,6 +175,11 @@ class TagCoverageConfig(Sized):
     mean_tags: float = Field(5.0, gt=0, description="Mean number of tags to keep to.")
 
     @property
+    def prefix_of_larger(self) -> bool:
+        """No: what fills it up depends on its size."""
+        return False
+
+    @property
     def reads(self) -> frozenset[str]:
         """The tags."""
         return frozenset({"tags"})
@@ -223,6 +233,11 @@ class ReprFilterConfig(_Scored, _Vectors):
     tau: float = Field(
         0.9, gt=-1, le=1, description="A row more alike than this to a taken one is refused."
     )
+
+    @property
+    def prefix_of_larger(self) -> bool:
+        """No: the ledger counts what was refused before the last row."""
+        return False
 
     @property
     def reads(self) -> frozenset[str]:

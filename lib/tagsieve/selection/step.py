@@ -15,6 +15,7 @@ from tagsieve.engines.pools import first_pools
 from tagsieve.engines.screened import SCREENED, screened
 from tagsieve.errors import RunError, UsageError
 from tagsieve.lake import PAYLOAD_BYTES
+from tagsieve.ledger import StepRun
 from tagsieve.selection.clustering import Clustered, clustered
 from tagsieve.selection.complexity_first import complexity_first
 from tagsieve.selection.config import (
@@ -59,7 +60,13 @@ class Sources:
     screening: str | None = None
 
 
-def select(context: Context, config: SelectConfig, sources: Sources, pools: Sequence[str]) -> None:
+def select(
+    context: Context,
+    config: SelectConfig,
+    sources: Sources,
+    pools: Sequence[str],
+    larger: tuple[str, StepRun] | None = None,
+) -> None:
     """Make the selection `config.name`.
 
     `pools`: in this order a pool keeps a conversation that others have too (pools not named
@@ -70,6 +77,9 @@ def select(context: Context, config: SelectConfig, sources: Sources, pools: Sequ
     are unusable. Raises UsageError for a condition that Spark does not understand and for a
     selection in `without` that is not there, RunError on a shortfall when `shortfall` is
     `error`.
+
+    `larger`: the name and the run of a selection of which this is the beginning (`beginnings`), so
+    that it is not found again.
     """
     run, lake = context.run, context.lake
     run.unit = "sample"
@@ -94,6 +104,9 @@ def select(context: Context, config: SelectConfig, sources: Sources, pools: Sequ
     identity = [config.model_dump(exclude={"workers"}), config.rows, others]
     screening = [] if sources.screening is None else [sources.screening]
     if run.done_before(identity, made_of, list(pools), *screening, output_of=current):
+        return
+    if larger is not None and larger[1].kept and not larger[1].quarantined:
+        _take_beginning(context, config, *larger)
         return
     spark = context.engines.spark
     spark.sparkContext.setCheckpointDir(lake.spark_uri(lake.work_uri(run.run_id, "checkpoints")))
@@ -122,13 +135,7 @@ def select(context: Context, config: SelectConfig, sources: Sources, pools: Sequ
         ).persist()
         run.kept = chosen.count()
         # Not for want of rows where the tokens are spent.
-        missing = wanted - (run.kept if found is None else found)
-        run.metrics |= {"shortfall": float(missing)}
-        if missing and config.rows is not None and config.shortfall == "error":
-            raise RunError(
-                f"select.size={wanted}: {config.strategy} found {run.kept} rows; "
-                f"set select.size={run.kept}, add data, or set select.shortfall=report"
-            )
+        _check_shortfall(run, config, wanted - (run.kept if found is None else found))
         lake.replace(chosen, "selections", {"selection": config.name})
         if outcome.unusable is not None:
             _quarantine(context, outcome.unusable)
@@ -144,6 +151,32 @@ def select(context: Context, config: SelectConfig, sources: Sources, pools: Sequ
         run.wrote("quarantine")
     if _has_clusters(config):
         run.wrote("centroids", "clusters")
+
+
+def _check_shortfall(run: StepRun, config: SelectConfig, missing: int) -> None:
+    """Note how many rows are missing. Raises RunError where that is an error."""
+    run.metrics |= {"shortfall": float(missing)}
+    if missing and config.rows is not None and config.shortfall == "error":
+        raise RunError(
+            f"select.size={run.kept + missing}: {config.strategy} found {run.kept} rows; "
+            f"set select.size={run.kept}, add data, or set select.shortfall=report"
+        )
+
+
+def _take_beginning(context: Context, config: SelectConfig, name: str, larger: StepRun) -> None:
+    """Store the first rows of a larger selection as this one."""
+    run, lake, spark = context.run, context.lake, context.engines.spark
+    assert config.rows is not None
+    with context.console.spark_progress(spark, "select"):
+        rows = lake.read(spark, "selections").where(F.col("selection") == name)
+        chosen = in_schema(rows.where(F.col("rank") < config.rows), CHOSEN)
+        named = {"selection": F.lit(config.name), "run_id": F.lit(run.run_id)}
+        run.input, run.kept = larger.input, min(config.rows, larger.kept)
+        run.rejected.update(larger.rejected)
+        run.rejected["not_selected"] += larger.kept - run.kept
+        _check_shortfall(run, config, config.rows - run.kept)
+        lake.replace(chosen.withColumns(named), "selections", {"selection": config.name})
+    run.wrote("selections")
 
 
 def _has_clusters(config: SelectConfig) -> TypeGuard[Clustered]:
