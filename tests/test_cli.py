@@ -330,6 +330,19 @@ def test_inspect_of_what_is_not_there_exits_2_and_says_what_is(tagsieve, small_l
     assert "Traceback" not in done.stderr
 
 
+def test_compare_of_what_is_not_there_exits_2_before_an_engine_starts(
+    tagsieve, small_lake, tmp_path, monkeypatch
+):
+    def refuse(*_):
+        raise AssertionError("an engine was started")
+
+    monkeypatch.setattr("tagsieve.engines.spark.start_spark", refuse)
+    done = tagsieve("compare", "mine", "other")
+    assert (done.exit_code, "has no selection yet; run the step select" in done.stderr) == (2, True)
+    assert tagsieve("compare").exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
 def test_doctor_where_all_is_well_exits_0(tagsieve):
     done = tagsieve("doctor")
     assert done.exit_code == 0, done.output

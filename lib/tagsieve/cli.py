@@ -29,6 +29,7 @@ _STEP_HELP = {
     "analyze": "Diversity, complexity and recall of the pools.",
     "evolve": "Make a scorer's training set: evolve seeds, score their variants.",
     "embed": "Give every conversation its vector.",
+    "screen": "Find near-duplicates, and questions of test sets.",
     "score": "Score every turn: DEITA, IFD, perplexity, lengths and others.",
     "select": "Choose a training set.",
     "mix": "Mix pools in given proportions; studies of mixtures.",
@@ -122,6 +123,8 @@ def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | Non
             by_ray.add("normalize")
         if loaded.score.by_model:
             by_ray.add("score")
+        if loaded.screen is not None and loaded.screen.embedding is not None:
+            by_ray.add("screen")
         with _engines(ctx, loaded, not by_ray.isdisjoint(chosen)) as engines:
             run_steps(loaded, chosen, console, engines, limit)
         if steps is None:
@@ -250,6 +253,27 @@ def diff(old: str, new: str, lake: str | None, rows: int) -> None:
     from tagsieve.inspecting import show_changes
 
     show_changes(_open_lake(lake), old, new, Console(), rows)
+
+
+@main.command()
+@click.argument("selections", nargs=-1, required=True, metavar="SELECTION ...")
+@_LAKE_OPTION
+@click.option(
+    "--out",
+    default="out/compare.html",
+    show_default=True,
+    help="The page; its figures lie beside it as JSON.",
+)
+@click.pass_context
+def compare(ctx: click.Context, selections: tuple[str, ...], lake: str | None, out: str) -> None:
+    """Compare selections: overlap, tags, lengths, scores, pools, root verbs, diversity."""
+    from tagsieve import comparing
+    from tagsieve.console import Console
+    from tagsieve.engines.context import Engines
+
+    opened = _open_lake(lake)
+    with closing(Engines(verbose=_verbose(ctx.find_root()))) as engines:
+        comparing.compare(opened, engines, Console(), selections, out)
 
 
 @main.command()

@@ -15,6 +15,7 @@ from tagsieve.lake import Lake
 from tagsieve.mixing.amounts import asks
 from tagsieve.recipe import Recipe, StepName
 from tagsieve.reporting.html import latest_steps
+from tagsieve.screening.config import ScreenConfig
 from tagsieve.tagging.cost import tag_cost
 
 _SAMPLE_BYTES = 1 << 20
@@ -25,6 +26,7 @@ TYPICAL_RATES: dict[StepName, float] = {
     "normalize": 8_000,
     "analyze": 15_000,
     "evolve": 1,
+    "screen": 2_000,
     "score": 8_000,
     "select": 14_000,
     "mix": 14_000,
@@ -59,6 +61,7 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
     cost = tag_cost(lake, recipe.tag, new) if "tag" in steps else None
     vectors = embed_cost(lake, recipe.embed, rows) if "embed" in steps else None
     formats = ", ".join(recipe.export.formats)
+    selected = rows if recipe.select.rows is None else recipe.select.rows
     work: dict[StepName, tuple[int, str, str]] = {
         "ingest": (reads, "rows", f"{samples:,} samples in the lake; about {new:,} rows are new"),
         "tag": (cost.queries, "queries", cost.told) if cost else (0, "queries", ""),
@@ -70,13 +73,14 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
         "analyze": (rows, "samples", "diversity, complexity, recall"),
         "evolve": _evolved(recipe.evolve, rows),
         "embed": (vectors.samples, "samples", vectors.told) if vectors else (0, "samples", ""),
+        "screen": (rows, "samples", _screened(recipe.screen)),
         "score": (
             rows * len(recipe.score.scorers),
             "scores",
             f"{', '.join(scorer.name for scorer in recipe.score.scorers)}; of each turn"
             + _told_judges(rows * len(recipe.score.by_judge)),
         ),
-        "select": (rows, "samples", f"{recipe.select.strategy}, {recipe.select.size:,} rows"),
+        "select": (rows, "samples", f"{recipe.select.strategy}, {selected:,} rows"),
         "mix": _mixed(recipe, rows),
         "export": (_exported(recipe, rows), "rows", f"{formats} in {recipe.export.path}"),
         "report": (1, "file", recipe.report.path or f"{recipe.export.path}/report.html"),
@@ -104,6 +108,14 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
     return planned
 
 
+def _screened(config: ScreenConfig | None) -> str:
+    if config is None:
+        return "no section screen in the recipe"
+    told = [f"questions of {', '.join(test_set.name for test_set in config.test_sets)}"]
+    twins = ["near-duplicates"] if config.near_duplicates else []
+    return "; ".join([*twins, *(told if config.test_sets else [])])
+
+
 def _evolved(config: EvolveConfig | None, rows: int) -> tuple[int, str, str]:
     if config is None:
         return 0, "seeds", "no section evolve in the recipe"
@@ -126,7 +138,7 @@ def _exported(recipe: Recipe, rows: int) -> int:
     """Rows that are written; of mixtures in tokens, at most all."""
     config = recipe.mix
     if config is None or "mix" not in recipe.steps:
-        return recipe.select.size
+        return rows if recipe.select.rows is None else recipe.select.rows
     if config.tokens:
         return rows
     parts = list(config.pools_of(recipe.pools))

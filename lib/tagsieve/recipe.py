@@ -19,15 +19,17 @@ from tagsieve.mixing.config import MixConfig
 from tagsieve.ontology.config import AnalyzeConfig, NormalizeConfig
 from tagsieve.reporting.config import ExportConfig, ReportConfig
 from tagsieve.scoring.config import ScoreConfig
+from tagsieve.screening.config import ScreenConfig
 from tagsieve.selection.config import ComplexityFirstConfig, SelectConfig
 from tagsieve.tagging.config import MemoryTaggerConfig, TagConfig
 
 StepName = Literal[
-    "ingest", "tag", "normalize", "analyze", "evolve", "embed", "score", "select", "mix",
-    "export", "report",
+    "ingest", "tag", "normalize", "analyze", "evolve", "embed", "screen", "score", "select",
+    "mix", "export", "report",
 ]  # fmt: skip
 STEPS: tuple[StepName, ...] = (
-    "ingest", "tag", "normalize", "analyze", "evolve", "embed", "score", "select", "mix",
+    "ingest", "tag", "normalize", "analyze", "evolve", "embed", "screen", "score", "select",
+    "mix",
     "export", "report",
 )  # fmt: skip
 DEFAULT_STEPS: tuple[StepName, ...] = (
@@ -52,6 +54,11 @@ class Recipe(RecipeModel):
         None, description="What the step evolve does; needed by it alone."
     )
     embed: EmbedConfig = Field(default_factory=SentenceEmbedConfig)
+    screen: ScreenConfig | None = Field(
+        None,
+        description="What the step screen looks for, which a selection then leaves out; needed by "
+        "the step alone.",
+    )
     score: ScoreConfig = Field(default_factory=ScoreConfig)
     select: SelectConfig = Field(default_factory=ComplexityFirstConfig)
     mix: MixConfig | None = Field(None, description="What the step mix does; needed by it alone.")
@@ -72,12 +79,17 @@ class Recipe(RecipeModel):
         order = [STEPS.index(step) for step in self.steps]
         if order != sorted(set(order)):
             raise ValueError(f"steps must follow this order, each once: {', '.join(STEPS)}")
+        if self.screen is not None and self.screen.embedding and self.embed.text == "conversation":
+            raise ValueError(
+                "screen.embedding compares questions with what people ask, and embed.text is "
+                "conversation; set embed.text to instruction or query"
+            )
         if "select" in self.steps:
             known = {scorer.name for scorer in self.score.scorers}
             lacking = sorted(self.select.scorers - known)
             if lacking:
                 raise ValueError(
-                    f"select.score names {lacking[0]}, which is no scorer of score.scorers "
+                    f"select names {lacking[0]}, which is no scorer of score.scorers "
                     f"({', '.join(sorted(known)) or 'there is none'})"
                 )
         if self.mix is not None:

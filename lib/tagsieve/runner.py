@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from tagsieve.console import Console, duration
@@ -16,6 +18,9 @@ from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun, new_run_id, record_step
 from tagsieve.mixing.config import MixConfig
 from tagsieve.recipe import Recipe, StepName
+
+if TYPE_CHECKING:
+    from tagsieve.screening import QuestionEncoder
 
 
 def _ingest(context: Context, recipe: Recipe) -> None:
@@ -55,6 +60,12 @@ def _embed(context: Context, recipe: Recipe) -> None:
     embed(context, recipe.embed)
 
 
+def _screen(context: Context, recipe: Recipe) -> None:
+    from tagsieve.screening import check_screen, screen
+
+    screen(context, check_screen(recipe.screen), recipe.pools, _question_encoder(recipe))
+
+
 def _score(context: Context, recipe: Recipe) -> None:
     from tagsieve.embedding import encoder_fingerprint
     from tagsieve.scoring import score
@@ -68,7 +79,9 @@ def _select(context: Context, recipe: Recipe) -> None:
     from tagsieve.scoring import scorer_fingerprints, vector_set
     from tagsieve.selection import Sources, select
 
-    reads, named = recipe.select.reads, recipe.select.scorers
+    there = {scorer.name for scorer in recipe.score.scorers}
+    reads, words = recipe.select.reads, recipe.select.words
+    named = recipe.select.scorers | (words & there)
     scorers = {}
     if named:
         vectors = None
@@ -77,9 +90,10 @@ def _select(context: Context, recipe: Recipe) -> None:
         found = scorer_fingerprints(recipe.score, _counted_version(context, recipe), vectors)
         scorers = {name: found[name] for name in sorted(named)}
     sources = Sources(
-        _version(context, recipe) if "tags" in reads else None,
+        _version(context, recipe) if "tags" in reads | words else None,
         scorers,
         encoder_fingerprint(recipe.embed) if "embeddings" in reads else None,
+        _screening(context, recipe),
     )
     select(context, recipe.select, sources, recipe.pools)
 
@@ -131,6 +145,25 @@ def _version(context: Context, recipe: Recipe) -> str:
     return find_version(context.lake, tagger_fingerprint(recipe.tag), recipe.normalize)
 
 
+def _screening(context: Context, recipe: Recipe) -> str | None:
+    """The screening whose finds a selection leaves out, None where the recipe has none."""
+    if recipe.screen is None:
+        return None
+    from tagsieve.screening import find_screening
+
+    return find_screening(context.lake, recipe.screen, recipe.pools, _question_encoder(recipe))
+
+
+def _question_encoder(recipe: Recipe) -> QuestionEncoder | None:
+    """The recipe's encoder, where questions are looked for by vectors."""
+    if recipe.screen is None or recipe.screen.embedding is None:
+        return None
+    from tagsieve.embedding import encode_texts, encoder_fingerprint
+    from tagsieve.screening import QuestionEncoder
+
+    return QuestionEncoder(encoder_fingerprint(recipe.embed), partial(encode_texts, recipe.embed))
+
+
 def _counted_version(context: Context, recipe: Recipe) -> str | None:
     """The ontology version whose tags the recipe's scorers count, None where none does."""
     counts = any(scorer.kind == "tags" for scorer in recipe.score.scorers)
@@ -146,6 +179,7 @@ STEP_FUNCTIONS: dict[StepName, StepFunction] = {
     "analyze": _analyze,
     "evolve": _evolve,
     "embed": _embed,
+    "screen": _screen,
     "score": _score,
     "select": _select,
     "mix": _mix,
@@ -179,6 +213,10 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
         _check_writable("evolve.path", check_evolve(recipe.evolve, recipe.ray).path)
     if "embed" in steps:
         encoder_fingerprint(recipe.embed)
+    if "screen" in steps:
+        from tagsieve.screening import check_screen
+
+        check_screen(recipe.screen)
     if "score" in steps:
         from tagsieve.scoring import check_scorers
 

@@ -1,11 +1,11 @@
 """The report: one file, no reference to anywhere else, and no text of the data is markup."""
 
 import re
-from html.parser import HTMLParser
 
 import pytest
 
 from handmade import put, recorded, rows_of, sample, tagged
+from pages import Elements, check_alone
 from tagsieve.errors import RunError
 from tagsieve.lake import Lake
 from tagsieve.reporting import ExportConfig, ReportConfig, report
@@ -95,30 +95,8 @@ def html(run_report, tmp_path_factory):
     return (folder / "report.html").read_text("utf-8")
 
 
-class Elements(HTMLParser):
-    """All start tags with their attributes, and all text."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.words = [], []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.words.append(data)
-
-
 def test_report_refers_to_nothing_outside_itself(html):
-    for tag, attributes in Elements(html).tags:
-        assert tag not in {"script", "link", "iframe", "img", "object", "embed", "base"}
-        for name, value in attributes.items():
-            if name.split(":")[-1] in {"src", "href", "action", "data", "srcset"}:
-                assert value.startswith(("#", "data:image/png;base64,")), (tag, name)
-            assert not name.startswith("on")
-    assert "@import" not in html
-    assert not re.search(r"url\((?!#)", html)
+    check_alone(html)
 
 
 def test_report_shows_hostile_text_as_text(html):

@@ -5,7 +5,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from parity.complexity_first import complexity_first as sequential
-from tagsieve.selection.complexity_first import complexity_first
+from tagsieve.selection import complexity_first
+from tagsieve.selection.complexity_first import by_passes, by_scan
 
 ROWS = "pool string, sample_id string, tags array<string>"
 
@@ -25,14 +26,19 @@ def tagged_rows(draw):
     return draw(st.permutations(rows[:60]))
 
 
-@pytest.fixture(scope="module")
-def select(spark, tmp_path_factory):
+@pytest.fixture(params=["passes", "scan"])
+def select(spark, tmp_path, make_context, monkeypatch, request):
     """(pool, sample_id, score) of the rows taken, by rank; ranks and passes are checked."""
-    spark.sparkContext.setCheckpointDir(str(tmp_path_factory.mktemp("checkpoints")))
+    spark.sparkContext.setCheckpointDir(str(tmp_path / "checkpoints"))
+    monkeypatch.setattr(complexity_first, "SCAN_ROWS", 7)
 
     def run(rows, size, partitions=2):
         frame = spark.createDataFrame(rows, ROWS).repartition(partitions)
-        found = sorted(complexity_first(frame, size).collect(), key=lambda row: row["rank"])
+        if request.param == "passes":
+            taken = by_passes(frame, size)
+        else:
+            taken = by_scan(make_context("select"), frame, size)
+        found = sorted(taken.collect(), key=lambda row: row["rank"])
         assert [row["rank"] for row in found] == list(range(len(found)))
         passes = [int(row["reason"].removeprefix("pass ")) for row in found]
         assert passes == sorted(passes)

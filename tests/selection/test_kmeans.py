@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selection.test_repr_filter import bunched
-from tagsieve.selection.kmeans import Centroids, equal_shares, train
+from tagsieve.selection.kmeans import Centroids, train
 
 
 @settings(max_examples=80, deadline=None)
@@ -42,14 +42,3 @@ def test_training_finds_bunches_and_repeats_itself():
     near = np.linalg.norm(first[:, None] - centres, axis=2).min(axis=1)
     assert np.median(near) < 1  # two may share a bunch
     assert train(vectors, 8, 6, 20).tobytes() != first.tobytes()
-
-
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=12), st.integers(0, 400))
-def test_shares_are_equal_but_for_what_clusters_lack(sizes, rows):
-    shares = equal_shares(np.array(sizes), rows)
-    # One row after the other, to the first of the clusters that gave least and have more.
-    given_out = [0] * len(sizes)
-    for _ in range(min(rows, sum(sizes))):
-        able = [n for n, size in enumerate(sizes) if given_out[n] < size]
-        given_out[min(able, key=lambda n: given_out[n])] += 1
-    assert shares.tolist() == given_out

@@ -1,20 +1,25 @@
 """The strategies by scores, tags and vectors, from tables to a selection, against plain loops."""
 
 import json
+import re
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from handmade import put, recorded, rows_of, sample, tagged
 from parity import selecting
+from parity.complexity_first import complexity_first as sequential
 from selected import chosen, select_config
 from selection.test_repr_filter import bunched
 from tagsieve.engines import vector_rows
+from tagsieve.errors import RunError, UsageError
 from tagsieve.lake import Lake
-from tagsieve.selection import Sources, select
+from tagsieve.selection import Sources, outcome, select
 
 COUNT = 260
+TAGS = ("complexity_first", "tag_coverage")
 WORKERS = [1, pytest.param(2, marks=pytest.mark.soak), 8]
 SOURCES = Sources("v1", {"c": "c-1", "q": "q-2"}, "e-1")
 
@@ -35,6 +40,7 @@ def rows():
                 "q": float(rng.integers(1, 4)),
                 "tags": sorted(set(tags)),
                 "vector": vector.tolist(),
+                "kind": f"k{n % 7 % 3}" if n % 9 else "none",
             }
         )
         made[-1]["score"] = made[-1]["c"] * made[-1]["q"]
@@ -45,7 +51,11 @@ def rows():
 def full_lake(rows, tmp_path_factory):
     """A lake that holds the rows."""
     lake = Lake(str(tmp_path_factory.mktemp("selected") / "lake"))
-    put(lake, "samples", [sample(r["pool"], r["sample_id"], row=n) for n, r in enumerate(rows)])
+    samples = [
+        sample(row["pool"], row["sample_id"], row=n, meta={"kind": row["kind"]} if n % 9 else {})
+        for n, row in enumerate(rows)
+    ]
+    put(lake, "samples", samples)
     put(lake, "tags", [tagged(row["sample_id"], *row["tags"]) for row in rows])
     put(
         lake,
@@ -76,8 +86,9 @@ def run(lake, engines):
     numbers = iter(range(100))
 
     def selected(**values):
-        values = {"name": "mine", "score": "c * q"} | values
-        if values["strategy"] in ("kcenter", "kmeans"):
+        scored = {} if values["strategy"] == "stratified" else {"score": "c * q"}
+        values = {"name": "mine", **scored} | values
+        if values["strategy"] in ("kcenter", "kmeans", "random", "full", *TAGS):
             del values["score"]
         step = (select_config(values), SOURCES, ["a", "b"])
         return recorded(lake, engines, "select", f"r{next(numbers)}", select, *step)
@@ -97,6 +108,166 @@ def test_top_score_takes_the_best_or_the_lowest(run, rows, lake):
     found = {row["sample_id"]: row["score"] for row in rows_of(lake, "selections")}
     assert found == {row["sample_id"]: row["q"] - row["c"] for row in rows}
     assert [found[key] for _, key in chosen(lake)] == sorted(found.values())
+
+
+def test_top_score_draws_among_equal_scores(run, rows, lake):
+    run(strategy="top_score", score="q", size=100, ties="random", seed=5)
+    assert chosen(lake) == selecting.drawn(rows, 5, 100, by=lambda row: -row["q"])
+
+
+def test_random_takes_by_the_rows_own_draw(run, rows, lake):
+    run(strategy="random", size=50, seed=3)
+    first = chosen(lake)
+    assert first == selecting.drawn(rows, 3, 50)
+    run(strategy="random", size=50, seed=4, name="other")
+    assert set(chosen(lake, "other")) != set(first)
+    # A grown pool draws its new rows among the old ones.
+    put(lake, "samples", [sample("c", f"new{n}", row=n) for n in range(40)])
+    run(strategy="random", size=COUNT + 40, seed=3)
+    grown = chosen(lake)
+    assert [key for key in grown if key[0] != "c"][:50] == first
+    assert any(pool == "c" for pool, _ in grown[:50])
+
+
+def test_draws_are_uniform():
+    """Inclusion of each of 60 rows in a draw of 15, over 1,200 seeds."""
+    rows = [{"pool": "p", "sample_id": f"s{n}"} for n in range(60)]
+    counts = Counter(key for seed in range(1200) for key in selecting.drawn(rows, seed, 15))
+    expected = 1200 * 15 / 60
+    spread = sum((counts["p", f"s{n}"] - expected) ** 2 for n in range(60)) / (expected * 0.75)
+    # Chi-squared with 59 degrees of freedom is beyond these once in 500 times each.
+    assert 32 < spread < 96
+
+
+def test_full_takes_all_by_id(run, rows, lake):
+    done = run(strategy="full", where="pool = 'a'")
+    assert chosen(lake) == selecting.keys(
+        selecting.by_id([row for row in rows if row["pool"] == "a"])
+    )
+    assert done.rejected == {"where": COUNT // 2}
+
+
+@pytest.mark.parametrize(
+    ("by", "allocation", "weight"),
+    [
+        ("pool", "equal", lambda n: 1.0),
+        ("tag", "sqrt", lambda n: n**0.5),
+        ("meta.kind", "proportional", float),
+        ("meta.kind", "temperature", lambda n: n ** (1 / 3)),
+    ],
+)
+def test_stratified_shares_out_by_weights(run, rows, lake, by, allocation, weight):
+    run(strategy="stratified", by=by, allocation=allocation, temperature=3, size=90, seed=2)
+    stratum = selecting.strata(rows, by)
+    assert chosen(lake) == selecting.stratified(rows, stratum, weight, 90, seed=2)
+    found = {row["reason"] for row in rows_of(lake, "selections")}
+    assert found <= {f"{by} {name}" for name in stratum.values()}
+
+
+def test_stratified_keeps_quotas_and_limits_and_says_what_lacks(run, rows, lake):
+    limits = {"quotas": {"k1": 7}, "at_least": {"none": 20}, "at_most": {"k0": 30, "k2": 11}}
+    settings = {"strategy": "stratified", "by": "meta.kind", "score": "c * q", **limits}
+    done = run(size=60, **settings)
+    stratum = selecting.strata(rows, "meta.kind")
+    expected = selecting.stratified(
+        rows, stratum, float, 60, least={"none": 20, "k1": 7}, most={"k0": 30, "k1": 7, "k2": 11}
+    )
+    assert chosen(lake) == expected
+    counts = Counter(row["reason"] for row in rows_of(lake, "selections"))
+    assert counts["meta.kind k1"] == 7
+    assert counts["meta.kind none"] >= 20
+    done = run(size=COUNT, **settings)
+    lacking = COUNT - 30 - 11 - 7 - sum(name == "none" for name in stratum.values())
+    assert done.metrics["shortfall"] == lacking > 0
+    with pytest.raises(RunError, match=rf"stratified found {COUNT - lacking} rows"):
+        run(size=COUNT, shortfall="error", **settings)
+
+
+def test_stratified_by_cluster_takes_from_each(run, lake):
+    run(strategy="stratified", by="cluster", allocation="equal", clusters=8, size=50, seed=1)
+    taken = chosen(lake)
+    run(strategy="kmeans", clusters=8, size=50, seed=1, name="kmeans")
+    assert taken == chosen(lake, "kmeans")
+
+
+def test_where_reads_tags_scores_and_samples(run, rows, lake):
+    where = "array_contains(tags, 't1') AND c > 1 AND lang = \"en\" AND size(turns) = 2"
+    done = run(strategy="top_score", score="q", where=where, size=COUNT)
+    meeting = [row for row in rows if "t1" in row["tags"] and row["c"] > 1]
+    expected = selecting.best_first([row | {"score": row["q"]} for row in meeting])
+    assert chosen(lake) == selecting.keys(expected)
+    assert done.rejected == {"where": COUNT - len(meeting)}
+    faults = {"quality > 3": "quality", "pool +": "Syntax error", "pool": "not a boolean"}
+    for wrong, told in faults.items():
+        with pytest.raises(UsageError, match=rf"select\.where={re.escape(wrong)}: .*{told}"):
+            run(strategy="random", where=wrong)
+
+
+def test_where_decides_before_one_pool_is_chosen(run, lake):
+    put(lake, "samples", [sample("c", "s0000")])
+    run(strategy="full", where="pool = 'c'")
+    assert chosen(lake) == [("c", "s0000")]
+
+
+def test_tokens_end_a_selection_before_the_row_that_would_be_too_many(run, rows, lake):
+    done = run(strategy="random", tokens=100, tokens_by="q", seed=3)
+    expected, total = [], 0.0
+    by_key = {(row["pool"], row["sample_id"]): row["q"] for row in rows}
+    for key in selecting.drawn(rows, 3, COUNT):
+        total += by_key[key]
+        if total > 100:
+            break
+        expected.append(key)
+    assert chosen(lake) == expected
+    assert done.metrics["shortfall"] == 0
+    assert done.rejected == {"not_selected": COUNT - len(expected)}
+
+
+@pytest.mark.parametrize("partitions", [1, 4, 32])
+def test_ids_are_the_same_for_any_partitions(run, rows, lake, spark, monkeypatch, partitions):
+    """Also where so many rows are taken that all are sorted."""
+    monkeypatch.setattr(outcome, "_AT_ONCE", 10)
+    before = spark.conf.get("spark.sql.shuffle.partitions")
+    spark.conf.set("spark.sql.shuffle.partitions", partitions)
+    spark.conf.set("spark.sql.adaptive.coalescePartitions.enabled", False)
+    try:
+        run(strategy="stratified", by="tag", allocation="equal", score="c - rank(q)", size=120)
+    finally:
+        spark.conf.set("spark.sql.shuffle.partitions", before)
+        spark.conf.unset("spark.sql.adaptive.coalescePartitions.enabled")
+    share = {q: sum(row["q"] < q for row in rows) / COUNT for q in (1.0, 2.0, 3.0)}
+    scored = [row | {"score": row["c"] - share[row["q"]]} for row in rows]
+    stratum = selecting.strata(rows, "tag")
+    assert chosen(lake) == selecting.stratified(scored, stratum, lambda n: 1.0, 120)
+
+
+@pytest.mark.parametrize(("coverage", "size"), [(0.4, 60), (1.0, 70), (0.9, 12)])
+def test_tag_coverage_covers_a_share_and_keeps_to_the_mean(run, rows, lake, coverage, size):
+    run(strategy="tag_coverage", coverage=coverage, mean_tags=1.7, size=size)
+    tags = {tag for row in rows for tag in row["tags"]}
+    adding, filling = selecting.tag_coverage(rows, tags, coverage, 1.7, size)
+    found = chosen(lake)
+    assert found[: len(adding)] == adding
+    assert set(found[len(adding) :]) == set(filling)
+    count = {(row["pool"], row["sample_id"]): len(row["tags"]) for row in rows}
+    if filling:
+        away = [abs(np.mean([count[key] for key in keys]) - 1.7) for keys in (found, adding)]
+        assert away[0] < away[1]
+
+
+def test_selections_without_others_use_the_pool_up(run, rows, lake):
+    left, names = rows, []
+    for number in range(3):
+        name = f"part-{number}"
+        done = run(strategy="complexity_first", size=40, name=name, without=list(names))
+        triples = [(row["pool"], row["sample_id"], row["tags"]) for row in left]
+        expected = [key[:2] for key in sequential(triples, 40)]
+        assert chosen(lake, name) == expected
+        assert done.rejected["in_other_selection"] == 40 * number
+        left = [row for row in left if (row["pool"], row["sample_id"]) not in set(expected)]
+        names.append(name)
+    with pytest.raises(UsageError, match=r"select\.without names lost, which is no selection"):
+        run(strategy="random", without=["lost"])
 
 
 def test_tag_diversity_takes_what_adds_a_tag(run, rows, lake):

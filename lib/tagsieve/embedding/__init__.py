@@ -8,6 +8,7 @@ from tagsieve.embedding.config import CausalEmbedConfig, EmbedConfig, SentenceEm
 from tagsieve.lazy import lazy
 
 if TYPE_CHECKING:
+    from tagsieve.embedding.embedder import encode_texts
     from tagsieve.embedding.encoders import encoder_fingerprint
     from tagsieve.embedding.step import embed, replay
 
@@ -16,6 +17,7 @@ __all__ = [
     "EmbedConfig",
     "SentenceEmbedConfig",
     "embed",
+    "encode_texts",
     "encoder_fingerprint",
     "replay",
 ]
@@ -23,6 +25,7 @@ __all__ = [
 __getattr__ = lazy(
     {
         "embed": "tagsieve.embedding.step",
+        "encode_texts": "tagsieve.embedding.embedder",
         "encoder_fingerprint": "tagsieve.embedding.encoders",
         "replay": "tagsieve.embedding.step",
     }

@@ -13,6 +13,7 @@ from jinja2 import TemplateError
 from tagsieve.embedding.config import EmbedConfig, SentenceEmbedConfig
 from tagsieve.embedding.encoders import (
     dtype_of,
+    encoder_fingerprint,
     folder_of,
     longest_of,
     pooling_of,
@@ -22,6 +23,7 @@ from tagsieve.embedding.texts import Turns, as_text, fitted
 from tagsieve.engines.actors import ActorSpec, Counts, chunks_of
 from tagsieve.engines.causal import CausalLM
 from tagsieve.engines.config import RayConfig
+from tagsieve.engines.context import Context
 from tagsieve.engines.encoders import (
     Array,
     Dtype,
@@ -33,8 +35,9 @@ from tagsieve.engines.encoders import (
 )
 from tagsieve.engines.llm.replies import ENGINE_DIED
 from tagsieve.engines.microbatch import FAILURE, failure
+from tagsieve.engines.pending import started
 from tagsieve.engines.ray import gpus_of_each, share_of_cores
-from tagsieve.lake import TABLES
+from tagsieve.lake import TABLES, TURNS
 
 CHUNK_ROWS = {"sentence": 2048, "causal": 512}
 """Texts of one chunk: enough to fill tiles, few enough that their vectors are some 10 MB."""
@@ -200,3 +203,29 @@ def actors_of(config: EmbedConfig, encoder: str, run_id: str, ray_config: RayCon
         in_flight=chunks,
         restarts=config.restarts,
     )
+
+
+def encode_texts(config: EmbedConfig, context: Context, texts: Sequence[str]) -> Array:
+    """The vectors that the step embed would give to instructions of these texts, in their order:
+    float32 [len(texts), d], zero for one that has none. By Ray actors, which end then."""
+    context.engines.ray()
+    run = context.run
+    spec = actors_of(config, encoder_fingerprint(config), run.run_id, context.engines.ray_config)
+    turns = [[{"role": "user", "content": text}] for text in texts]
+    numbers = [str(number) for number in range(len(texts))]
+    table = pa.table({"sample_id": numbers, "turns": pa.array(turns, TURNS)})
+    starts = range(0, table.num_rows, spec.chunk_rows)
+    chunks = (table.slice(start, spec.chunk_rows) for start in starts)
+    made: dict[int, list[float]] = {}
+    with started(spec, run) as pool:
+        for rows in pool.map(chunks, context.console.status):
+            made |= {
+                int(row["sample_id"]): row["vector"]
+                for row in rows.select(["sample_id", "vector", "failure"]).to_pylist()
+                if row["failure"] is None
+            }
+    width = max(map(len, made.values()), default=0)
+    vectors = np.zeros((len(texts), width), dtype=np.float32)
+    for number, vector in made.items():
+        vectors[number] = vector
+    return vectors

@@ -124,6 +124,11 @@ def write_vectors(
     folder = context.lake.work_uri(context.run.run_id, name)
     writer = rows.select(*columns, "vector").write.mode("overwrite").options(**WRITTEN)
     writer.parquet(context.lake.spark_uri(folder))
+    return vectors_in(folder)
+
+
+def vectors_in(folder: str) -> VectorRows:
+    """The rows of a folder that Spark wrote with the options `WRITTEN`."""
     groups = tuple(_groups(folder))
     return VectorRows(folder, groups, _width(VectorRows(folder, groups, 0)))
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from tagsieve.drawing import canvas, svg
 
 
 def diversity_complexity(stats: Sequence[Mapping[str, Any]]) -> str:
     """Pools by diversity (x) and complexity (y), sized by their samples (InsTag, figure 2)."""
-    figure, axes = _axes(5.6, 4.0)
+    figure, axes = canvas(5.6, 4.0)
     largest = max((row["samples"] for row in stats), default=1)
     for row in stats:
         size = 30 + 570 * row["samples"] / largest
@@ -19,7 +20,7 @@ def diversity_complexity(stats: Sequence[Mapping[str, Any]]) -> str:
     axes.set_xlabel("diversity: share of all tags")
     axes.set_ylabel("complexity: mean tags per query")
     axes.grid(alpha=0.25)
-    return _svg(figure)
+    return svg(figure)
 
 
 def recall_matrix(recall: Sequence[Mapping[str, Any]]) -> str:
@@ -31,7 +32,7 @@ def recall_matrix(recall: Sequence[Mapping[str, Any]]) -> str:
         if row["recall"] is not None:
             values[index[row["pool"]]][index[row["other_pool"]]] = row["recall"]
     side = 1.6 + 0.55 * len(pools)
-    figure, axes = _axes(side + 1.0, side)
+    figure, axes = canvas(side + 1.0, side)
     axes.imshow(values, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(pools)), pools, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(len(pools)), pools, fontsize=8)
@@ -40,17 +41,4 @@ def recall_matrix(recall: Sequence[Mapping[str, Any]]) -> str:
             if value == value:  # not NaN: a pool without tags has no recall
                 color = "white" if value > 0.6 else "black"
                 axes.text(x, y, f"{value:.2f}", ha="center", va="center", fontsize=8, color=color)
-    return _svg(figure)
-
-
-def _axes(width: float, height: float) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure  # not pyplot: no window system, no global state
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _svg(figure: Any) -> str:
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return svg(figure)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from importlib import resources
 from typing import Any
 
 import fsspec
-from jinja2 import Environment
 from markupsafe import Markup
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
-import tagsieve
 from tagsieve.engines.context import Context
 from tagsieve.errors import RunError
 from tagsieve.lake import Lake
 from tagsieve.ontology.comparing import agreements
+from tagsieve.page import write_page
 from tagsieve.reporting.config import ExportConfig, ReportConfig
 from tagsieve.reporting.figures import diversity_complexity, recall_matrix
 from tagsieve.reporting.files import chosen_rows, run_in
@@ -60,24 +57,8 @@ def report(
     with context.console.spark_progress(context.engines.spark, "report"):
         rows = chosen_rows(context, name, bool(mixtures))
         facts = _facts(context, config, rows, version) | {"mixtures": _mixed(context, mixtures)}
-    template = (resources.files("tagsieve.reporting") / "report.html.j2").read_text("utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["count"] = lambda number: f"{number:,}"
-    html = environment.from_string(template).render(
-        facts,
-        lake=lake.root,
-        run_id=run.run_id,
-        selection=name,
-        ontology_version=version,
-        tagsieve_version=tagsieve.__version__,
-        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
-    )
-    try:
-        files.makedirs(files._parent(path), exist_ok=True)
-        with files.open(path, "w", encoding="utf-8") as stream:
-            stream.write(html)
-    except OSError as error:
-        raise RunError(f"report.path={path}: cannot be written: {error}") from error
+    facts |= {"run_id": run.run_id, "selection": name, "ontology_version": version}
+    write_page("report.path", files, path, "reporting/report.html.j2", facts, lake.root)
     run.kept = 1
 
 
@@ -259,6 +240,7 @@ def funnels(lake: Lake) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
         ("samples", "ingest", ("kept", "known")),
         ("tagged samples", "analyze", ("kept",)),
         ("embedded samples", "embed", ("kept", "known")),
+        ("screened samples", "screen", ("kept",)),
         ("selected", "select", ("kept",)),
         ("mixed", "mix", ("kept",)),
     ]

@@ -12,10 +12,10 @@ from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
 from tagsieve.engines.microbatch import failure
+from tagsieve.engines.nearest import Nearest
 from tagsieve.engines.vector_rows import Group, VectorRows, write_vectors
 from tagsieve.engines.workers import Workers
 from tagsieve.lake import WHOLE
-from tagsieve.scoring.nearest import Nearest
 from tagsieve.scoring.rows import scored_rows
 from tagsieve.scoring.work import contents
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
@@ -14,25 +14,28 @@ from tagsieve.engines.vectors import Array
 from tagsieve.errors import RunError
 from tagsieve.lake import rows_table
 from tagsieve.ledger import fingerprint
-from tagsieve.selection.config import KMeansConfig, SemDedupConfig
-from tagsieve.selection.kmeans import ROWS_PER_CENTROID, equal_shares, train
-from tagsieve.selection.outcome import Parts, ranked
+from tagsieve.selection.config import KMeansConfig, SemDedupConfig, StratifiedConfig
+from tagsieve.selection.kmeans import ROWS_PER_CENTROID, train
+from tagsieve.selection.outcome import Parts
 from tagsieve.selection.vector_strategies import started, unusable_rows
 from tagsieve.selection.vector_workers import Assigner
+
+Clustered = KMeansConfig | SemDedupConfig | StratifiedConfig
+"""Selections that may need clusters."""
 
 ASSIGNED = pa.schema(
     [("sample_id", pa.string()), ("cluster", pa.int64()), ("distance", pa.float64())]
 )
 
 
-def clustering_name(config: KMeansConfig | SemDedupConfig, encoder: str) -> str:
+def clustering_name(config: Clustered, encoder: str) -> str:
     """The clustering's name in the tables: encoder, number of clusters, and a hash of the rest."""
     rest = fingerprint(encoder, config.clusters, config.seed, config.iterations)[:12]
     return f"{encoder}-k{config.clusters}-{rest}"
 
 
 def clustered(
-    context: Context, config: KMeansConfig | SemDedupConfig, encoder: str, candidates: DataFrame
+    context: Context, config: Clustered, encoder: str, candidates: DataFrame
 ) -> tuple[DataFrame, DataFrame]:
     """`sample_id`, `cluster`, `distance` of candidates (`pool`, `sample_id`, `vector`), and those
     with unusable vectors (`pool`, `sample_id`, `reason`).
@@ -60,7 +63,7 @@ def clustered(
 
 def _centroids(
     context: Context,
-    config: KMeansConfig | SemDedupConfig,
+    config: Clustered,
     name: str,
     rows: VectorRows,
     candidates: DataFrame,
@@ -82,7 +85,7 @@ def _centroids(
 
 def _trained(
     context: Context,
-    config: KMeansConfig | SemDedupConfig,
+    config: Clustered,
     rows: VectorRows,
     candidates: DataFrame,
 ) -> Array:
@@ -105,7 +108,7 @@ def _trained(
 
 def _assign(
     context: Context,
-    config: KMeansConfig | SemDedupConfig,
+    config: Clustered,
     name: str,
     rows: VectorRows,
     centroids: Array,
@@ -124,27 +127,3 @@ def _assign(
     assigned = assigned.withColumns({"clustering": F.lit(name), "label": F.lit(None)})
     context.lake.insert_new(assigned, "clusters")
     return bad
-
-
-def equal_share(config: KMeansConfig, candidates: DataFrame, clusters: DataFrame) -> DataFrame:
-    """As many candidates (`pool`, `sample_id`) at random from each cluster: `pool`, `sample_id`,
-    `rank`, `reason`, `score` (the distance to the centroid).
-
-    They are ranked in turns, one of each cluster, so that a smaller selection is balanced, too.
-    """
-    placed = candidates.select("pool", "sample_id").join(clusters, "sample_id")
-    counts = placed.groupBy("cluster").count().orderBy("cluster").collect()
-    shares = equal_shares(np.array([row["count"] for row in counts], dtype=np.int64), config.size)
-    quotas = [(row["cluster"], int(share)) for row, share in zip(counts, shares, strict=True)]
-    quota = placed.sparkSession.createDataFrame(quotas, "cluster long, quota long")
-    drawn = F.xxhash64(F.lit(config.seed), "sample_id", "pool")
-    turn = F.row_number().over(Window.partitionBy("cluster").orderBy(drawn, "sample_id", "pool"))
-    taken = placed.withColumn("turn", turn).join(F.broadcast(quota), "cluster")
-    taken = taken.where(F.col("turn") <= F.col("quota"))
-    return ranked(taken, config.size, "turn", "cluster").select(
-        "pool",
-        "sample_id",
-        "rank",
-        F.col("distance").alias("score"),
-        F.concat(F.lit("cluster "), F.col("cluster")).alias("reason"),
-    )

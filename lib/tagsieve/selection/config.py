@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, Tag, field_validator
+from pydantic import AfterValidator, Field, Tag, model_validator
 
 from tagsieve.config import RecipeModel, kind_or
-from tagsieve.selection.expressions import names_in
+from tagsieve.selection.expressions import names_in, words_in
 
 OverTurns = Literal["sum", "mean", "max", "first", "product_of_sums"]
+
+
+def _arithmetic(value: str) -> str:
+    if not names_in(value):
+        raise ValueError("name at least one scorer in it, as in complexity * quality")
+    return value
+
+
+Expression = Annotated[str, AfterValidator(_arithmetic)]
+"""Arithmetic over the names of scorers."""
 
 
 class _Selection(RecipeModel):
@@ -20,7 +30,23 @@ class _Selection(RecipeModel):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
         description="Name in the `selections` table; running again under it replaces it.",
     )
-    size: int = Field(6000, ge=1, description="Rows to select (N).")
+    where: str | None = Field(
+        None,
+        description="An SQL condition that a row must meet: over pool, lang, turns, meta, source, "
+        "tags, and the names of scorers (a conversation's mean over its turns).",
+    )
+    without: tuple[str, ...] = Field(
+        (), description="Selections whose rows are not to be taken again (InsTag's studies)."
+    )
+    tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Most tokens of all rows together: the selection ends before the row that "
+        "would be too many. Needs tokens_by.",
+    )
+    tokens_by: str | None = Field(
+        None, description="The scorer whose sum over the turns is a row's tokens."
+    )
     dedupe: Literal["pools", "none"] = Field(
         "pools", description="A conversation in several pools counts once, for the first of them."
     )
@@ -31,48 +57,84 @@ class _Selection(RecipeModel):
         False, description="Store every row that was not selected in `rejects`, with its reason."
     )
 
+    @model_validator(mode="after")
+    def _tokens_of_a_scorer(self) -> Self:
+        if (self.tokens is None) != (self.tokens_by is None):
+            raise ValueError(
+                "tokens and tokens_by go together, as in tokens: 1000000, tokens_by: length"
+            )
+        return self
+
+    @property
+    def rows(self) -> int | None:
+        """Most rows; None where there is no such limit."""
+        return None
+
     @property
     def reads(self) -> frozenset[str]:
         """Which of `tags`, `scores` and `embeddings` the strategy reads."""
-        return frozenset()
+        return frozenset({"scores"} if self.expression else ())
+
+    @property
+    def expression(self) -> str | None:
+        """The score that orders the rows."""
+        return None
 
     @property
     def scorers(self) -> frozenset[str]:
-        """The scorers that it names."""
-        return frozenset()
+        """The scorers that must be there."""
+        named = names_in(self.expression) if self.expression else frozenset()
+        return named | ({self.tokens_by} if self.tokens_by else frozenset())
+
+    @property
+    def words(self) -> frozenset[str]:
+        """The names in `where`: of columns, functions, scorers."""
+        return words_in(self.where) if self.where else frozenset()
 
 
-class _Scored(_Selection):
-    """A selection in the order of a score."""
+class Sized(_Selection):
+    """A selection of so many rows."""
 
-    score: str = Field(
-        "complexity * quality",
-        description="Arithmetic over the names of scorers, higher first: + - * / **, abs, exp, "
-        "log, sqrt, min, max, and over all rows zscore(x) and rank(x), the share of rows with a "
-        "lower x.",
+    size: int = Field(
+        6000, ge=1, description="Rows to select (N). With tokens and no size there is no limit."
     )
+
+    @property
+    def rows(self) -> int | None:
+        """`size`, unless tokens alone are given."""
+        return None if self.tokens and "size" not in self.model_fields_set else self.size
+
+
+class ByScore(RecipeModel):
+    """How a conversation's score is made."""
+
     over_turns: OverTurns = Field(
         "sum",
         description="A conversation's score: of its turns' scores, each by the expression; "
         "product_of_sums: the expression of each scorer's sum over the turns.",
     )
 
-    @field_validator("score")
-    @classmethod
-    def _arithmetic(cls, value: str) -> str:
-        if not names_in(value):
-            raise ValueError("name at least one scorer in it, as in complexity * quality")
-        return value
+
+class _Scored(Sized, ByScore):
+    """A selection in the order of a score."""
+
+    score: Expression = Field(
+        "complexity * quality",
+        description="Arithmetic over the names of scorers, higher first: + - * / **, abs, exp, "
+        "log, sqrt, min, max, and over all rows zscore(x) and rank(x), the share of rows with a "
+        "lower x.",
+    )
 
     @property
-    def reads(self) -> frozenset[str]:
-        """The scores."""
-        return frozenset({"scores"})
+    def expression(self) -> str | None:
+        """`score`."""
+        return self.score
 
-    @property
-    def scorers(self) -> frozenset[str]:
-        """The scorers in the expression."""
-        return names_in(self.score)
+
+class _Seeded(RecipeModel):
+    """A selection that draws."""
+
+    seed: int = Field(0, description="Of the draw: a row's place depends on it and the row alone.")
 
 
 class _Vectors(RecipeModel):
@@ -83,7 +145,7 @@ class _Vectors(RecipeModel):
     )
 
 
-class ComplexityFirstConfig(_Selection):
+class ComplexityFirstConfig(Sized):
     """InsTag's Algorithm 1."""
 
     strategy: Literal["complexity_first"] = Field(
@@ -96,11 +158,45 @@ class ComplexityFirstConfig(_Selection):
         return frozenset({"tags"})
 
 
-class TopScoreConfig(_Scored):
+class TagCoverageConfig(Sized):
+    """InsTag's Algorithm 3."""
+
+    strategy: Literal["tag_coverage"] = Field(
+        "tag_coverage",
+        description="InsTag's Algorithm 3: rows that cover a share of the tags, filled up with "
+        "rows that add none, of a given mean number of tags.",
+    )
+    coverage: float = Field(1.0, ge=0, le=1, description="Share of all tags to cover.")
+    mean_tags: float = Field(5.0, gt=0, description="Mean number of tags to keep to.")
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The tags."""
+        return frozenset({"tags"})
+
+
+class TopScoreConfig(_Scored, _Seeded):
     """The best rows by a score."""
 
     strategy: Literal["top_score"] = Field("top_score", description="The best by a score.")
     lowest: bool = Field(False, description="Take the lowest scores instead.")
+    ties: Literal["id", "random"] = Field(
+        "id",
+        description="Which of equal scores come first: by sample id, or drawn by `seed` (Longest's "
+        "selection by quality: all of the best score, filled up at random from the next).",
+    )
+
+
+class RandomConfig(Sized, _Seeded):
+    """A uniform sample."""
+
+    strategy: Literal["random"] = Field("random", description="At random.")
+
+
+class FullConfig(_Selection):
+    """All rows."""
+
+    strategy: Literal["full"] = Field("full", description="All rows, by sample id.")
 
 
 class TagDiversityConfig(_Scored):
@@ -134,7 +230,7 @@ class ReprFilterConfig(_Scored, _Vectors):
         return frozenset({"embeddings", "scores"})
 
 
-class KCenterConfig(_Selection, _Vectors):
+class KCenterConfig(Sized, _Vectors):
     """Greedy k-center."""
 
     strategy: Literal["kcenter"] = Field(
@@ -156,7 +252,7 @@ class _Clustered(_Vectors):
     iterations: int = Field(25, ge=1, description="Of k-means.")
 
 
-class KMeansConfig(_Selection, _Clustered):
+class KMeansConfig(Sized, _Clustered):
     """As many rows from each cluster."""
 
     strategy: Literal["kmeans"] = Field(
@@ -187,9 +283,54 @@ class SemDedupConfig(_Scored, _Clustered):
         return frozenset({"embeddings", "scores"})
 
 
+class StratifiedConfig(Sized, _Clustered, ByScore):
+    """So many rows from each stratum."""
+
+    strategy: Literal["stratified"] = Field(
+        "stratified", description="From each stratum a share of the rows."
+    )
+    by: str = Field(
+        "pool",
+        pattern=r"^(pool|lang|tag|cluster|meta\..+)$",
+        description="What a row's stratum is: pool, lang, tag (the rarest of its tags), cluster "
+        "(of k-means over its vector), or a value of its meta, as in meta.template.",
+    )
+    allocation: Literal["proportional", "equal", "sqrt", "temperature"] = Field(
+        "proportional",
+        description="A stratum of n rows weighs n, 1, the square root of n, or n ** (1 / "
+        "temperature).",
+    )
+    temperature: float = Field(2.0, gt=0, description="Of allocation: temperature.")
+    quotas: dict[str, int] = Field({}, description="Strata that give exactly so many rows.")
+    at_least: int | dict[str, int] = Field(
+        0, description="Rows that each stratum gives first, or each of those named."
+    )
+    at_most: int | dict[str, int] | None = Field(
+        None, description="Most rows of each stratum, or of each of those named."
+    )
+    score: Expression | None = Field(
+        None, description="The best by this score come first in a stratum; without it, at random."
+    )
+
+    @property
+    def expression(self) -> str | None:
+        """`score`."""
+        return self.score
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """What the strata and the order within them are made of."""
+        of = {"tag": {"tags"}, "cluster": {"embeddings"}}.get(self.by, set())
+        return super().reads | of
+
+
 SelectConfig = Annotated[
     Annotated[ComplexityFirstConfig, Tag("complexity_first")]
+    | Annotated[TagCoverageConfig, Tag("tag_coverage")]
     | Annotated[TopScoreConfig, Tag("top_score")]
+    | Annotated[RandomConfig, Tag("random")]
+    | Annotated[FullConfig, Tag("full")]
+    | Annotated[StratifiedConfig, Tag("stratified")]
     | Annotated[TagDiversityConfig, Tag("tag_diversity")]
     | Annotated[ReprFilterConfig, Tag("repr_filter")]
     | Annotated[KCenterConfig, Tag("kcenter")]

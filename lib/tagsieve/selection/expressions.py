@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 FUNCTIONS = {"abs": 1, "exp": 1, "log": 1, "sqrt": 1, "min": 2, "max": 2, "zscore": 1, "rank": 1}
 """Functions that an expression may call, with the arguments that they need at least."""
@@ -32,6 +33,12 @@ def names_in(expression: str) -> frozenset[str]:
     return frozenset(
         node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called
     )
+
+
+def words_in(condition: str) -> frozenset[str]:
+    """The names in an SQL condition: of columns, functions, and whatever else is no literal."""
+    bare = re.sub(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", " ", condition)
+    return frozenset(re.findall(r"[A-Za-z_][A-Za-z0-9_]*", bare))
 
 
 def _check(node: ast.expr) -> None:

@@ -82,23 +82,3 @@ class Centroids:
         least = (rough + off).amin(dim=1, keepdim=True)
         i, j = (rough - off <= least).nonzero(as_tuple=True)
         return i.cpu().numpy(), j.cpu().numpy()
-
-
-def equal_shares(sizes: Array, rows: int) -> Array:
-    """How many of `rows` come from each cluster of these sizes, int64 [k].
-
-    As many from each; what a small cluster lacks is spread over the others, again as many from
-    each, and what is left over goes one each to the first that have more.
-    """
-    rows = min(rows, int(sizes.sum()))
-    low, high = 0, int(sizes.max(initial=0))
-    while low < high:
-        level = (low + high + 1) // 2
-        if int(np.minimum(sizes, level).sum()) <= rows:
-            low = level
-        else:
-            high = level - 1
-    shares = np.minimum(sizes, low)
-    more = np.flatnonzero(sizes > low)[: rows - int(shares.sum())]
-    shares[more] += 1
-    return shares

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
@@ -35,6 +36,9 @@ REFUSED = pa.schema(
 )
 UNUSABLE = pa.schema([("pool", pa.string()), ("sample_id", pa.string()), ("reason", pa.string())])
 
+_AT_ONCE = 2**17
+"""So many first rows each task holds in memory; more are found by sorting all."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -52,9 +56,34 @@ class Outcome:
 
 
 def ranked(rows: DataFrame, size: int, *order: Any) -> DataFrame:
-    """The first `size` rows in an order, with their `rank` from 0."""
+    """The first `size` rows in an order without ties, with their `rank` from 0.
+
+    Many rows need Spark's checkpoint folder to be set.
+    """
+    if size > _AT_ONCE:
+        return cumulated(rows, F.lit(1), "rank", *order).where(F.col("rank") < size)
     # A limit leaves one sorted partition, in which the id that Spark counts up is the position.
     return rows.orderBy(*order).limit(size).withColumn("rank", F.monotonically_increasing_id())
+
+
+def cumulated(rows: DataFrame, weight: Column, name: str, *order: Any) -> DataFrame:
+    """Rows with a column `name`: the sum of `weight` (a whole number) over all rows before, in an
+    order without ties.
+
+    Sorted in partitions, whose sums are collected: no row's place is found in a window over all.
+    Needs Spark's checkpoint folder to be set.
+    """
+    placed = rows.withColumn(name, weight.cast("long")).orderBy(*order)
+    placed = placed.withColumn("_part", F.spark_partition_id()).checkpoint()
+    sums = placed.groupBy("_part").agg(F.sum(name).alias("sum")).orderBy("_part").collect()
+    before = itertools.accumulate((row["sum"] for row in sums), initial=0)
+    pairs = [F.lit(part) for row, total in zip(sums, before, strict=False)
+             for part in (row["_part"], total)]  # fmt: skip
+    earlier = F.create_map(*pairs)[F.col("_part")] if pairs else F.lit(0)
+    within = Window.partitionBy("_part").orderBy(*order)
+    within = within.rowsBetween(Window.unboundedPreceding, -1)
+    total = F.coalesce(F.sum(name).over(within), F.lit(0)) + earlier
+    return placed.withColumn(name, total).drop("_part")
 
 
 def in_schema(rows: DataFrame, schema: pa.Schema) -> DataFrame:

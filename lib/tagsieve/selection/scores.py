@@ -7,12 +7,13 @@ import itertools
 from collections.abc import Iterator, Mapping
 from functools import reduce
 
-from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.lake import WHOLE
 from tagsieve.selection.config import OverTurns
 from tagsieve.selection.expressions import names_in, parse
+from tagsieve.selection.outcome import cumulated
 
 
 def combined(
@@ -164,17 +165,8 @@ def _moments(rows: DataFrame, name: str) -> tuple[float, float]:
 
 def _ranked(rows: DataFrame, name: str) -> tuple[DataFrame, Column]:
     """Rows with the share of rows whose value is lower."""
-    values = rows.groupBy(name).agg(F.count("*").alias("equal")).orderBy(name)
-    values = values.withColumn("place", F.spark_partition_id()).checkpoint()
-    totals = values.groupBy("place").agg(F.sum("equal").alias("equal")).orderBy("place").collect()
-    before = list(itertools.accumulate((row["equal"] for row in totals), initial=0))
-    if not totals:
-        return rows, F.lit(None).cast("double")
-    earlier = F.create_map(
-        *(F.lit(part) for row, total in zip(totals, before, strict=False)
-          for part in (row["place"], total))
-    )  # fmt: skip
-    within = Window.partitionBy("place").orderBy(name).rowsBetween(Window.unboundedPreceding, -1)
-    below = F.coalesce(F.sum("equal").over(within), F.lit(0)) + earlier[F.col("place")]
-    shares = values.select(name, (below / F.lit(before[-1])).alias(f"{name}_rank"))
+    values = rows.groupBy(name).agg(F.count("*").alias("equal"))
+    below = cumulated(values, F.col("equal"), "below", name)
+    share = F.col("below") / F.lit(rows.count())
+    shares = below.select(name, share.alias(f"{name}_rank"))
     return rows.join(shares, name), F.col(f"{name}_rank")

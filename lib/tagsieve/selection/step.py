@@ -5,31 +5,44 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
 from tagsieve.engines.pools import first_pools
-from tagsieve.errors import RunError
+from tagsieve.engines.screened import SCREENED, screened
+from tagsieve.errors import RunError, UsageError
 from tagsieve.lake import PAYLOAD_BYTES
-from tagsieve.selection.clustering import clustered, equal_share
+from tagsieve.selection.clustering import Clustered, clustered
 from tagsieve.selection.complexity_first import complexity_first
 from tagsieve.selection.config import (
+    ByScore,
     ComplexityFirstConfig,
+    FullConfig,
     KCenterConfig,
     KMeansConfig,
+    OverTurns,
+    RandomConfig,
     ReprFilterConfig,
     SelectConfig,
     SemDedupConfig,
+    Sized,
+    StratifiedConfig,
+    TagCoverageConfig,
     TagDiversityConfig,
     TopScoreConfig,
 )
-from tagsieve.selection.outcome import CHOSEN, Outcome, in_schema, ranked
+from tagsieve.selection.outcome import CHOSEN, Outcome, cumulated, in_schema, ranked
 from tagsieve.selection.scores import combined
+from tagsieve.selection.stratified import NONE, by_rarest_tag, shared_out, stratified
+from tagsieve.selection.tag_coverage import tag_coverage
 from tagsieve.selection.vector_strategies import kcenter, repr_filter, semdedup
 
 KEY = ["pool", "sample_id"]
+
+TAKEN = "in_other_selection"
 
 LACKS = {"tags": "untagged", "scores": "unscored", "embeddings": "no_vector"}
 """Why a sample is no candidate of a strategy that reads these tables."""
@@ -38,34 +51,49 @@ LACKS = {"tags": "untagged", "scores": "unscored", "embeddings": "no_vector"}
 @dataclass(frozen=True)
 class Sources:
     """Which rows of the tables a recipe's other steps made: the ontology version, the scorers'
-    fingerprints by name, the encoder's."""
+    fingerprints by name, the encoder's; the screening whose finds are left out."""
 
     version: str | None = None
     scorers: Mapping[str, str] = field(default_factory=dict)
     encoder: str | None = None
+    screening: str | None = None
 
 
 def select(context: Context, config: SelectConfig, sources: Sources, pools: Sequence[str]) -> None:
     """Make the selection `config.name`.
 
     `pools`: in this order a pool keeps a conversation that others have too (pools not named
-    follow, by name). Rejected reasons: `untagged`, `unscored`, `no_vector` for what has no row in a
-    table that the strategy reads, `other_pool`, `too_alike` and `near_duplicate` by the strategies
-    that say so, `not_selected`. Quarantined: vectors that are unusable. Raises RunError on a
-    shortfall when `shortfall` is `error`.
+    follow, by name). Rejected reasons: `contaminated` and `near_duplicate_text` by the screening,
+    `untagged`, `unscored`, `no_vector` for what has no row in a table that the strategy reads,
+    `where` for what does not meet the condition, `in_other_selection`, `other_pool`, `too_alike`
+    and `near_duplicate` by the strategies that say so, `not_selected`. Quarantined: vectors that
+    are unusable. Raises UsageError for a condition that Spark does not understand and for a
+    selection in `without` that is not there, RunError on a shortfall when `shortfall` is
+    `error`.
     """
     run, lake = context.run, context.lake
     run.unit = "sample"
-    run.reads("samples", *sorted(config.reads))
+    tables = sorted(_reads(config, sources))
+    run.reads("samples", *tables)
+    if sources.screening is not None:
+        run.reads(*SCREENED)
     current = lake.run_of("selections", "selection", config.name)
     read = {
         "tags": sources.version,
         "scores": dict(sources.scorers),
         "embeddings": sources.encoder,
     }
-    made_of = {name: read[name] for name in sorted(config.reads)}
-    identity = config.model_dump(exclude={"workers"})
-    if run.done_before(identity, made_of, list(pools), output_of=current):
+    made_of = {name: read[name] for name in tables}
+    others = {name: lake.run_of("selections", "selection", name) for name in config.without}
+    unknown = sorted(name for name, made_by in others.items() if made_by is None)
+    if unknown:
+        raise UsageError(
+            f"select.without names {unknown[0]}, which is no selection of lake {lake.root}; "
+            "make it first"
+        )
+    identity = [config.model_dump(exclude={"workers"}), config.rows, others]
+    screening = [] if sources.screening is None else [sources.screening]
+    if run.done_before(identity, made_of, list(pools), *screening, output_of=current):
         return
     spark = context.engines.spark
     spark.sparkContext.setCheckpointDir(lake.spark_uri(lake.work_uri(run.run_id, "checkpoints")))
@@ -78,20 +106,27 @@ def select(context: Context, config: SelectConfig, sources: Sources, pools: Sequ
     eligible = counts.pop(None, 0)
     candidates = samples.where(F.col("reason").isNull()).drop("reason")
     started = time.monotonic()
-    outcome = _outcome(context, config, sources, candidates)
+    wanted = eligible if config.rows is None else config.rows
+    if isinstance(config, Sized):
+        config = config.model_copy(update={"size": max(1, wanted)})
+    outcome = _outcome(context, config, sources, candidates.drop("tokens"), samples)
     seconds = time.monotonic() - started - run.metrics.get("sort_seconds", 0.0)
     run.metrics["strategy_seconds"] = round(seconds, 3)
     with context.console.spark_progress(spark, "select"):
-        chosen = in_schema(outcome.chosen, CHOSEN).withColumns(
+        chosen = in_schema(outcome.chosen, CHOSEN)
+        found = chosen.count() if config.tokens else None
+        if config.tokens:
+            chosen = _within(chosen, candidates, config.tokens)
+        chosen = chosen.withColumns(
             {"selection": F.lit(config.name), "run_id": F.lit(run.run_id)}
-        )
-        chosen = chosen.persist()
+        ).persist()
         run.kept = chosen.count()
-        missing = config.size - run.kept
+        # Not for want of rows where the tokens are spent.
+        missing = wanted - (run.kept if found is None else found)
         run.metrics |= {"shortfall": float(missing)}
-        if missing and config.shortfall == "error":
+        if missing and config.rows is not None and config.shortfall == "error":
             raise RunError(
-                f"select.size={config.size}: {config.strategy} found {run.kept} rows; "
+                f"select.size={wanted}: {config.strategy} found {run.kept} rows; "
                 f"set select.size={run.kept}, add data, or set select.shortfall=report"
             )
         lake.replace(chosen, "selections", {"selection": config.name})
@@ -102,55 +137,132 @@ def select(context: Context, config: SelectConfig, sources: Sources, pools: Sequ
         counts["not_selected"] = rest
         run.rejected.update({reason: count for reason, count in counts.items() if count})
         if config.explain:
-            lake.append(_explained(context, samples, outcome, chosen), "rejects")
+            lake.append(_explained(context, sources, samples, outcome, chosen), "rejects")
         chosen.unpersist()
     run.wrote("selections", "rejects")
     if run.quarantined:
         run.wrote("quarantine")
-    if isinstance(config, KMeansConfig | SemDedupConfig):
+    if _has_clusters(config):
         run.wrote("centroids", "clusters")
+
+
+def _has_clusters(config: SelectConfig) -> TypeGuard[Clustered]:
+    by_cluster = isinstance(config, StratifiedConfig) and config.by == "cluster"
+    return by_cluster or isinstance(config, KMeansConfig | SemDedupConfig)
+
+
+def _reads(config: SelectConfig, sources: Sources) -> frozenset[str]:
+    """Which of `tags`, `scores` and `embeddings` a selection reads."""
+    tags = {"tags"} if "tags" in config.words else set()
+    scores = {"scores"} if sources.scorers else set()
+    return config.reads | tags | scores
 
 
 def _samples(
     context: Context, config: SelectConfig, sources: Sources, pools: Sequence[str]
 ) -> DataFrame:
-    """Every sample with `tags` and `score` where the strategy reads them, and the `reason` why it
-    is no candidate, else null."""
+    """Every sample with `tags`, `score` and `tokens` where the selection reads them, and the
+    `reason` why it is no candidate, else null."""
     samples = context.pinned("samples")
     rows = samples.select(*KEY)
     reason = F.lit(None).cast("string")
+    if sources.screening is not None:
+        left_out = screened(context, sources.screening).select("sample_id", "left_out")
+        rows = rows.join(left_out, "sample_id", "left")
+        reason = F.col("left_out")
     for name in sorted(config.reads, key=list(LACKS).index):
         found = _of(context, name, config, sources, samples).withColumn(f"has_{name}", F.lit(True))
         rows = rows.join(found, "sample_id", "left")
         reason = F.coalesce(reason, F.when(F.col(f"has_{name}").isNull(), LACKS[name]))
+    if config.tokens_by:
+        counted = _combined(context, sources, samples, config.tokens_by, "sum")
+        rows = rows.join(counted.withColumnRenamed("score", "tokens"), "sample_id", "left")
+        reason = F.coalesce(reason, F.when(F.col("tokens").isNull(), LACKS["scores"]))
+    meeting = samples
+    if config.where:
+        meeting = _meeting(context, config, sources, samples)
+        rows = rows.join(meeting.select(*KEY, F.lit(True).alias("meets")), KEY, "left")
+        reason = F.coalesce(reason, F.when(F.col("meets").isNull(), "where"))
+    if config.without:
+        # Of any pool: it is the content that is not to be taken again.
+        taken = context.lake.read(context.engines.spark, "selections")
+        taken = taken.where(F.col("selection").isin(*config.without)).select("sample_id").distinct()
+        rows = rows.join(taken.withColumn("taken", F.lit(True)), "sample_id", "left")
+        reason = F.coalesce(reason, F.when(F.col("taken"), TAKEN))
     if config.dedupe == "pools":
-        own = first_pools(samples.select(*KEY), pools).withColumn("own", F.lit(True))
+        # Of the pools in which it meets the condition.
+        own = first_pools(meeting.select(*KEY), pools).withColumn("own", F.lit(True))
         rows = rows.join(own, KEY, "left")
         reason = F.coalesce(reason, F.when(F.col("own").isNull(), "other_pool"))
     rows = rows.withColumn("reason", reason)
-    kept = [name for name in (*KEY, "reason", "tags", "score") if name in rows.columns]
+    kept = [name for name in (*KEY, "reason", "tags", "score", "tokens") if name in rows.columns]
     return context.stored("samples", rows.select(*kept))
+
+
+def _meeting(
+    context: Context, config: SelectConfig, sources: Sources, samples: DataFrame
+) -> DataFrame:
+    """The samples that meet `where`. Raises UsageError when Spark does not understand it."""
+    from pyspark.errors import PySparkException
+
+    rows = samples.drop("query_ids", "source_row", "run_id")
+    if "tags" in config.words:
+        rows = rows.join(_tags(context, sources), "sample_id", "left")
+    for name in sorted(config.words & sources.scorers.keys()):
+        mean = _combined(context, sources, samples, name, "mean")
+        rows = rows.join(mean.withColumnRenamed("score", name), "sample_id", "left")
+    try:
+        return rows.where(str(config.where))
+    except PySparkException as error:
+        reason = str(error).split(" SQLSTATE")[0].split(";")[0].strip()
+        known = ", ".join([*samples.columns, "tags", "and the names of scorers"])
+        raise UsageError(f"select.where={config.where}: {reason}; known: {known}") from error
 
 
 def _of(
     context: Context, name: str, config: SelectConfig, sources: Sources, samples: DataFrame
 ) -> DataFrame:
     """`sample_id`, once, and what the strategy reads of a table."""
-    rows = context.pinned(name)
     if name == "tags":
-        rows = rows.where(F.col("ontology_version") == F.lit(sources.version))
-        return rows.select("sample_id", "tags")
+        return _tags(context, sources)
     if name == "embeddings":
+        rows = context.pinned(name)
         return rows.where(F.col("encoder") == F.lit(sources.encoder)).select("sample_id")
-    assert not isinstance(config, ComplexityFirstConfig | KCenterConfig | KMeansConfig)
+    assert isinstance(config, ByScore)
+    assert config.expression is not None
+    return _combined(context, sources, samples, config.expression, config.over_turns)
+
+
+def _tags(context: Context, sources: Sources) -> DataFrame:
+    """`sample_id` and `tags` of the ontology version."""
+    rows = context.pinned("tags").where(F.col("ontology_version") == F.lit(sources.version))
+    return rows.select("sample_id", "tags")
+
+
+def _combined(
+    context: Context, sources: Sources, samples: DataFrame, expression: str, over: OverTurns
+) -> DataFrame:
+    """`sample_id` and `score` by an expression over scorers."""
     turns = samples.select("sample_id", F.size("query_ids").alias("turns")).distinct()
-    return combined(rows, turns, sources.scorers, config.score, config.over_turns)
+    return combined(context.pinned("scores"), turns, sources.scorers, expression, over)
+
+
+def _within(chosen: DataFrame, candidates: DataFrame, tokens: int) -> DataFrame:
+    """Those of the rows that come, by rank, before the first that would be too many tokens."""
+    counted = chosen.join(candidates.select(*KEY, "tokens"), KEY)
+    total = cumulated(counted, F.col("tokens"), "before", "rank")
+    return total.where(F.col("before") + F.col("tokens") <= tokens).drop("before", "tokens")
 
 
 def _outcome(
-    context: Context, config: SelectConfig, sources: Sources, candidates: DataFrame
+    context: Context,
+    config: SelectConfig,
+    sources: Sources,
+    candidates: DataFrame,
+    samples: DataFrame,
 ) -> Outcome:
-    """What the strategy makes of the candidates (`pool`, `sample_id`, and what it reads)."""
+    """What the strategy makes of the candidates (`pool`, `sample_id`, and what it reads) among the
+    `samples`."""
     spark = context.engines.spark
     if "embeddings" in config.reads:
         vectors = context.pinned("embeddings")
@@ -161,11 +273,25 @@ def _outcome(
     match config:
         case ComplexityFirstConfig():
             with context.console.spark_progress(spark, "select"):
-                return Outcome(complexity_first(candidates, config.size))
+                return Outcome(complexity_first(context, candidates, config.size))
+        case TagCoverageConfig():
+            # Also those of the rows that other selections have.
+            whole = samples.where(F.col("reason").isNull() | (F.col("reason") == TAKEN))
+            tags = whole.select(F.explode("tags").alias("tag")).distinct().count()
+            return Outcome(tag_coverage(config, candidates, tags, config.size))
         case TopScoreConfig():
             score = F.asc("score") if config.lowest else F.desc("score")
-            best = ranked(candidates, config.size, score, "sample_id", "pool")
+            ties = [_drawn(config.seed)] if config.ties == "random" else []
+            best = ranked(candidates, config.size, score, *ties, "sample_id", "pool")
             return Outcome(best.withColumn("reason", F.lit("score")))
+        case RandomConfig():
+            drawn = ranked(candidates, config.size, _drawn(config.seed), "sample_id", "pool")
+            return Outcome(drawn.withColumn("reason", F.lit("random")))
+        case FullConfig():
+            rows = cumulated(candidates, F.lit(1), "rank", "sample_id", "pool")
+            return Outcome(rows.withColumn("reason", F.lit("all")))
+        case StratifiedConfig():
+            return _stratified(context, config, sources, candidates)
         case TagDiversityConfig():
             return Outcome(tag_diversity(candidates, config.size))
         case ReprFilterConfig():
@@ -175,9 +301,56 @@ def _outcome(
         case KMeansConfig() | SemDedupConfig():
             assert sources.encoder is not None
             clusters, unusable = clustered(context, config, sources.encoder, candidates)
-            if isinstance(config, KMeansConfig):
-                return Outcome(equal_share(config, candidates, clusters), unusable=unusable)
-            return semdedup(context, config, candidates, clusters, unusable)
+            if isinstance(config, SemDedupConfig):
+                return semdedup(context, config, candidates, clusters, unusable)
+            return Outcome(equal_share(config, candidates, clusters), unusable=unusable)
+
+
+def _stratified(
+    context: Context, config: StratifiedConfig, sources: Sources, candidates: DataFrame
+) -> Outcome:
+    """Candidates by strata."""
+    unusable = None
+    match config.by:
+        case "pool":
+            rows = candidates.withColumn("stratum", F.col("pool"))
+        case "tag":
+            rows = by_rarest_tag(candidates)
+        case "cluster":
+            assert sources.encoder is not None
+            clusters, unusable = clustered(context, config, sources.encoder, candidates)
+            clusters = clusters.select(
+                "sample_id", F.col("cluster").cast("string").alias("stratum")
+            )
+            rows = candidates.join(clusters, "sample_id")
+        case other:
+            key = other.removeprefix("meta.")
+            value = F.col("lang") if other == "lang" else F.col("meta")[key]
+            samples = context.pinned("samples")
+            values = samples.select(*KEY, F.coalesce(value, F.lit(NONE)).alias("stratum"))
+            rows = candidates.join(values, KEY)
+    return Outcome(stratified(config, rows, config.size), unusable=unusable)
+
+
+def _drawn(seed: int) -> Column:
+    """A row's place in a draw."""
+    return F.xxhash64(F.lit(seed), "sample_id", "pool")
+
+
+def equal_share(config: KMeansConfig, candidates: DataFrame, clusters: DataFrame) -> DataFrame:
+    """As many candidates (`pool`, `sample_id`) at random from each cluster: `pool`, `sample_id`,
+    `rank`, `reason`, `score` (the distance to the centroid)."""
+    placed = candidates.select("pool", "sample_id").join(clusters, "sample_id")
+    placed = placed.withColumn("stratum", F.col("cluster"))
+    equal = {"weight": F.lit(1.0), "least": F.lit(0), "most": F.lit(None).cast("long")}
+    strata = placed.select("stratum").distinct().withColumns(equal)
+    return shared_out(placed, strata, [_drawn(config.seed)], config.size).select(
+        "pool",
+        "sample_id",
+        "rank",
+        F.col("distance").alias("score"),
+        F.concat(F.lit("cluster "), F.col("cluster")).alias("reason"),
+    )
 
 
 def tag_diversity(rows: DataFrame, size: int) -> DataFrame:
@@ -221,12 +394,12 @@ def _quarantine(context: Context, unusable: DataFrame) -> None:
 
 
 def _explained(
-    context: Context, samples: DataFrame, outcome: Outcome, chosen: DataFrame
+    context: Context, sources: Sources, samples: DataFrame, outcome: Outcome, chosen: DataFrame
 ) -> DataFrame:
     """Rows for `rejects`: every sample that was neither selected nor quarantined, with its reason,
-    and as payload the taken row that it is too like."""
+    and as payload the taken row that it is too like, its twin that stays, or the question."""
     run = context.run
-    sources = context.pinned("samples")
+    places = context.pinned("samples")
     rows = samples.select(*KEY, "reason").join(chosen.select(*KEY), KEY, "left_anti")
     told, payload = F.lit(None).cast("string"), F.lit(None).cast("binary")
     if outcome.unusable is not None:
@@ -237,8 +410,11 @@ def _explained(
         told = F.col("told")
         twin = F.to_json(F.struct("nearest", "similarity"))
         payload = F.when(told.isNotNull(), twin).cast("binary")
+    if sources.screening is not None:
+        rows = rows.join(screened(context, sources.screening), "sample_id", "left")
+        payload = F.coalesce(F.col("why").cast("binary"), payload)
     reason = F.coalesce("reason", told, F.lit("not_selected"))
-    return rows.join(sources.select(*KEY, "source", "source_row"), KEY).select(
+    return rows.join(places.select(*KEY, "source", "source_row"), KEY).select(
         F.lit(run.run_id).alias("run_id"),
         F.lit(run.step).alias("step"),
         "source",

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parity.neighbours import kth_distances
-from tagsieve.scoring.nearest import Nearest
+from tagsieve.engines.nearest import Nearest
 
 
 def made(random, count, width=24):

@@ -1,0 +1,74 @@
+"""How many of the tags a selection covers, and how many its rows have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from tagsieve.engines.context import Context
+from tagsieve.lake import Lake
+
+
+def ontology_versions(context: Context, rows: DataFrame, names: Sequence[str]) -> dict[str, str]:
+    """The ontology version by which each selection's tags are looked up: the newest one that was
+    there for the run that made the selection, where it pinned `tags`; else the newest one now.
+
+    Empty where the lake has no tags. Reads `selection`, `run_id`.
+    """
+    newest = _newest(context.lake, None)
+    if newest is None:
+        return {}
+    pins = {
+        row["run_id"]: dict(row["read"] or []).get("tags", -1)
+        for row in context.lake.arrow("runs", ["run_id", "step", "read"]).to_pylist()
+        if row["step"] == "select"
+    }
+    made_by = {
+        row["selection"]: row["run_id"]
+        for row in rows.groupBy("selection").agg(F.max("run_id").alias("run_id")).collect()
+    }
+    found = {}
+    for name in names:
+        pinned = pins.get(made_by.get(name), -1)
+        found[name] = (_newest(context.lake, pinned) if pinned >= 0 else None) or newest
+    return found
+
+
+def _newest(lake: Lake, version: int | None) -> str | None:
+    """The newest ontology version that some version of the table `tags` has rows of."""
+    table = lake.delta("tags", version)
+    if table is None:
+        return None
+    there = [str(part["ontology_version"]) for part in table.partitions()]
+    return max(there, key=lambda name: int(name[1:]), default=None)
+
+
+def tagged_rows(rows: DataFrame, tags: DataFrame, versions: dict[str, str]) -> DataFrame:
+    """Rows with their `tags` (null: untagged) by each selection's ontology version, which becomes
+    a column too. Reads `selection`, `sample_id`, and the table `tags`."""
+    pairs = [F.lit(text) for pair in versions.items() for text in pair]
+    version = F.create_map(*pairs)[F.col("selection")]
+    return rows.withColumn("ontology_version", version).join(
+        tags.select("sample_id", "ontology_version", "tags"),
+        ["sample_id", "ontology_version"],
+        "left",
+    )
+
+
+def tag_figures(tagged: DataFrame, tags: DataFrame) -> DataFrame:
+    """One row per selection: `ontology_version`, `tagged` rows, their `mean` number of tags, the
+    distinct `tags` they have, `all` tags of the version, and `coverage`, the share of them."""
+    by = ["selection", "ontology_version"]
+    rows = tagged.groupBy(*by).agg(
+        F.count("tags").alias("tagged"), F.avg(F.when(F.col("tags").isNotNull(), F.size("tags")))
+        .alias("mean"),
+    )  # fmt: skip
+    own = tagged.select(*by, F.explode("tags").alias("tag")).groupBy(*by)
+    own_tags = own.agg(F.countDistinct("tag").alias("tags"))
+    every = tags.select("ontology_version", F.explode("tags").alias("tag"))
+    all_tags = every.groupBy("ontology_version").agg(F.countDistinct("tag").alias("all"))
+    found = rows.join(own_tags, by, "left").join(all_tags, "ontology_version", "left")
+    found = found.fillna(0, ["tags", "all"])
+    return found.withColumn("coverage", F.try_divide("tags", "all"))

@@ -1,0 +1,28 @@
+"""Figures as SVG text."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+
+def canvas(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
+    """A figure (sizes in inches) and its axes, or of several panels side by side an array of them.
+
+    The panels have one y axis.
+    """
+    from matplotlib.figure import Figure  # not pyplot: no window system, no global state
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, panels, sharey=panels > 1)
+
+
+def svg(figure: Any) -> str:
+    """A figure as an `<svg>` element; text from the data in it is escaped, and is no formula."""
+    from matplotlib.text import Text
+
+    for label in figure.findobj(Text):
+        label.set_parse_math(False)
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
