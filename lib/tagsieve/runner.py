@@ -130,7 +130,8 @@ def _mix(context: Context, recipe: Recipe) -> None:
     version = _version(context, recipe) if "tags" in config.reads else None
     named = [scorer for scorer in recipe.score.scorers if scorer.name in config.tokens]
     lengths = scorer_fingerprints(recipe.score.model_copy(update={"scorers": named}))
-    mix(context, config, recipe.pools, version, sorted(lengths.values()))
+    screening = _screening(context, recipe)
+    mix(context, config, recipe.pools, version, sorted(lengths.values()), screening)
 
 
 def _mix_config(recipe: Recipe) -> MixConfig:

@@ -89,10 +89,12 @@ def lake(full_lake, tmp_path):
 def run_mix(lake, engines):
     numbers = iter(range(100))
 
-    def run(inputs=POOLS, **values):
+    def run(inputs=POOLS, screening=None, **values):
         config = mix_config(values)
         read = ("v1" if "tags" in config.reads else None, LENGTHS if config.tokens else [])
-        return recorded(lake, engines, "mix", f"r{next(numbers)}", mix, config, inputs, *read)
+        return recorded(
+            lake, engines, "mix", f"r{next(numbers)}", mix, config, inputs, *read, screening
+        )
 
     return run
 
@@ -368,3 +370,21 @@ def test_mix_leaves_a_conversation_to_no_pool_that_is_not_mixed(run_mix, lake, r
     assert len(mine) > len([row for row in of_parts(rows) if row["pool"] == "b"])
     expect(lake, mine, mix={"b": 40})
     assert "other_pool" not in run.rejected
+
+
+def test_mix_leaves_out_what_a_screening_found_and_the_pool_that_has_it_too_gets_nothing(
+    run_mix, lake, rows
+):
+    first, second = [row["sample_id"] for row in rows if row["pool"] == "a"][:2]
+    found = {"screening": "mine", "run_id": "by hand"}
+    twins = [found | {"sample_id": first, "kept": "x", "similarity": 0.9}]
+    other = {"screening": "other", "sample_id": rows[5]["sample_id"], "kept": "x", "run_id": "r"}
+    put(lake, "near_duplicates", [*twins, other])
+    question = {"test_set": "t", "question": 1, "how": "ngrams", "overlap": 1.0}
+    put(lake, "contaminations", [found | question | {"sample_id": second}])
+    run = run_mix(each=40, screening="mine", parts={"a": ["a"], "b": ["b"]})
+    clean = [row for row in rows if row["sample_id"] not in (first, second)]
+    expect(lake, of_parts(clean, {"a": ["a"], "b": ["b"]}), mix={"a": 40, "b": 40})
+    mine = [row for row in rows if row["pool"] in "ab"]
+    assert run.rejected["near_duplicate_text"] == sum(r["sample_id"] == first for r in mine) == 2
+    assert run.rejected["contaminated"] == sum(r["sample_id"] == second for r in mine)

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
 from tagsieve.engines.pools import first_pools
+from tagsieve.engines.screened import SCREENED, screened
 from tagsieve.errors import RunError
 from tagsieve.mixing.amounts import Ask, asks, granted
 from tagsieve.mixing.config import MixConfig, TagsConfig
@@ -27,31 +28,34 @@ def mix(
     inputs: Sequence[str],
     version: str | None = None,
     scorers: Sequence[str] = (),
+    screening: str | None = None,
 ) -> None:
     """Make the mixture `config.name`, or the mixtures of a study, in one commit.
 
     `inputs`: the recipe's pools. `version`: the ontology version whose tags make parts. `scorers`:
-    fingerprints of `config.tokens`. A part's rows have one order, and each mixture takes the
-    beginning of it: of a study, the smaller is in the larger. In tokens, a mixture takes rows as
-    long as they fit.
+    fingerprints of `config.tokens`. `screening`: whose finds are left out. A part's rows have one
+    order, and each mixture takes the beginning of it: of a study, the smaller is in the larger. In
+    tokens, a mixture takes rows as long as they fit.
 
-    Rejected reasons: `no_part`, `not_in_selection`, `untagged`, `unscored`, `other_pool`,
-    `over_cap`, and `not_selected` for what no mixture took. Raises RunError when a part has less
-    than is asked of it and `over_ask` is `error`, when it has nothing, and for a selection or a
-    key of `subtask` that no row has.
+    Rejected reasons: `no_part`, `near_duplicate_text` and `contaminated` by the screening,
+    `not_in_selection`, `untagged`, `unscored`, `other_pool`, `over_cap`, and `not_selected` for
+    what no mixture took. Raises RunError when a part has less than is asked of it and `over_ask` is
+    `error`, when it has nothing, and for a selection or a key of `subtask` that no row has.
     """
     run, lake = context.run, context.lake
     run.unit = "sample"
     run.reads("samples", *sorted(config.reads))
+    if screening is not None:
+        run.reads(*SCREENED)
     names = config.names(inputs)
     made_by = {lake.run_of("mixtures", "mixture", name) for name in names}
     current = made_by.pop() if len(made_by) == 1 else None
     parts = config.pools_of(inputs)
-    identity = (config.model_dump(), list(parts.items()), version, list(scorers))
+    identity = (config.model_dump(), list(parts.items()), version, list(scorers), screening)
     if run.done_before(*identity, output_of=current):
         return
     with context.console.spark_progress(context.engines.spark, "mix"):
-        samples = _samples(context, config, parts, version, scorers)
+        samples = _samples(context, config, parts, version, scorers, screening)
         told = samples.groupBy("part", "reason").agg(
             F.count("*").alias("rows"), F.sum("amount").alias("amount")
         )
@@ -92,6 +96,7 @@ def _samples(
     parts: Mapping[str, Sequence[str]],
     version: str | None,
     scorers: Sequence[str],
+    screening: str | None,
 ) -> DataFrame:
     """Every sample: `pool`, `sample_id`, the `part` that it is for, its `amount`, `subtask`, and
     the `reason` why it cannot be had, else null."""
@@ -102,6 +107,10 @@ def _samples(
     rows = samples.select(*KEY, F.size("query_ids").alias("turns"), subtask.alias("subtask"))
     pools = list(dict.fromkeys(pool for named in parts.values() for pool in named))
     reason = F.when(~F.col("pool").isin(*pools), "no_part")
+    if screening is not None:
+        left_out = screened(context, screening).select("sample_id", "left_out")
+        rows = rows.join(left_out, "sample_id", "left")
+        reason = F.coalesce(reason, "left_out")
     if config.selection is not None:
         rows = rows.join(_selected(context, config.selection), KEY, "left")
         reason = F.coalesce(reason, F.when(F.col("in_selection").isNull(), "not_in_selection"))
