@@ -24,7 +24,8 @@ NEIGHBOURS = 8
 the first: all pairs of a bucket of up to 9 texts, a number that grows with the texts in others."""
 
 PASSES = 3
-"""How often the texts that are left are compared again where a bucket has more than that."""
+"""How often texts are compared: after the first time those that are left, where a bucket has more
+of them than are all compared with each other."""
 
 _SEED = 1
 _HASH_BYTES = 4
