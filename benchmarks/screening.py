@@ -71,7 +71,7 @@ def readme(found: dict[str, Any]) -> list[tuple[str, str]]:
         (
             f"screen step, {pools['samples']:,} samples of seven pools, {pools['questions']:,} "
             "questions of six test sets",
-            f"{pools['seconds']:.0f} s, at most {pools['peak_memory_mb'] / 1024:.1f} GB; "
+            f"{pools['seconds']:.0f} s; "
             f"{pools['near_duplicates']:,} near-duplicates, {len(pools['found'])} questions "
             f"({pools['equal']} of them word for word)",
         ),
@@ -193,8 +193,13 @@ def planted(folder: Path) -> dict[str, Any]:
     from planted import recall
 
     gone = {row["sample_id"] for row in done["twins"]} | {row[0] for row in found}
-    # What has only a twin that is left out itself stays.
-    twins = [twin for twin, original in twins if original not in gone]
+    there = set(done["lake"].arrow("samples", ["sample_id"])["sample_id"].to_pylist())
+    # What has only a twin that is left out itself stays; a word replaced by itself makes no twin.
+    twins = [
+        twin
+        for twin, original in twins
+        if twin != original and original in there and original not in gone
+    ]
     return figures(done) | {
         "recall": recall(rows, ids, found),
         "twins": len(twins),
