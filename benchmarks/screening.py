@@ -55,9 +55,11 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="screening-"))
     try:
         parts = ["pools", "planted", *(["embedding"] if options.embedding else [])]
-        found = {
-            what: common.child(__file__, "--folder", str(folder), "--what", what) for what in parts
-        }
+        found = {}
+        for what in parts:
+            found[what] = common.child(__file__, "--folder", str(folder), "--what", what)
+            # Of the pools' texts nothing is kept.
+            print("\n".join([what, *found[what].pop("shown", [])]), flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     common.write("screening", {**found, "readme": readme(found)})
@@ -69,7 +71,7 @@ def readme(found: dict[str, Any]) -> list[tuple[str, str]]:
         (
             f"screen step, {pools['samples']:,} samples of seven pools, {pools['questions']:,} "
             "questions of six test sets",
-            f"{pools['seconds']:.0f} s, at most {pools['peak_memory_mb'] / 1024:.1f} GB; "
+            f"{pools['seconds']:.0f} s; "
             f"{pools['near_duplicates']:,} near-duplicates, {len(pools['found'])} questions "
             f"({pools['equal']} of them word for word)",
         ),
@@ -160,32 +162,27 @@ def pools(folder: Path) -> dict[str, Any]:
     """The pools as they are."""
     done = run(recipe_of(folder, planted=False), "ingest", "screen")
     return figures(done) | {
-        "found": listed(done),
+        **listed(done),
         "equal": sum(row["overlap"] > 1 - 1e-9 for row in done["questions"]),
     }
 
 
-def listed(done: dict[str, Any]) -> list[list[Any]]:
-    """What was found: printed with its text, kept by its place."""
+def listed(done: dict[str, Any]) -> dict[str, list[Any]]:
+    """What was found, best first: `found` by places, `shown` with texts."""
     ids = [row["sample_id"] for row in done["questions"]]
     columns = ["sample_id", "pool", "source_row", "turns"]
     rows = done["lake"].arrow("samples", columns, [("sample_id", "in", ids)]).to_pylist()
     places = {row["sample_id"]: row for row in rows}
-    found = []
+    found, shown = [], []
     for row in sorted(done["questions"], key=lambda row: -(row["overlap"] or row["similarity"])):
         place = places[row["sample_id"]]
-        text = place["turns"][row["turn"] or 0]["content"]
         alike = round(row["overlap"] or row["similarity"], 3)
-        found.append(
-            [
-                alike,
-                f"{place['pool']}:{place['source_row']}",
-                f"{row['test_set']}:{row['question']}",
-            ]
-        )
-        asked, said = (t[:SHOWN].replace("\n", " ") for t in (row["text"], text))
-        print(f"{alike:.2f} {found[-1][1]:>20} {found[-1][2]:>16} | {asked} || {said}", flush=True)
-    return found
+        where = f"{place['pool']}:{place['source_row']}"
+        found.append([alike, where, f"{row['test_set']}:{row['question']}"])
+        said = place["turns"][row["turn"] or 0]["content"]
+        asked, said = (text[:SHOWN].replace("\n", " ") for text in (row["text"], said))
+        shown.append(f"{alike:.2f} {where:>20} {found[-1][2]:>16} | {asked} || {said}")
+    return {"found": found, "shown": shown}
 
 
 def planted(folder: Path) -> dict[str, Any]:
@@ -196,8 +193,13 @@ def planted(folder: Path) -> dict[str, Any]:
     from planted import recall
 
     gone = {row["sample_id"] for row in done["twins"]} | {row[0] for row in found}
-    # What has only a twin that is left out itself stays.
-    twins = [twin for twin, original in twins if original not in gone]
+    there = set(done["lake"].arrow("samples", ["sample_id"])["sample_id"].to_pylist())
+    # What has only a twin that is left out itself stays; a word replaced by itself makes no twin.
+    twins = [
+        twin
+        for twin, original in twins
+        if twin != original and original in there and original not in gone
+    ]
     return figures(done) | {
         "recall": recall(rows, ids, found),
         "twins": len(twins),
@@ -253,7 +255,7 @@ def embedding(folder: Path) -> dict[str, Any]:
     return figures(done) | {
         "recall": recall(rows, ids, found),
         "others": len(done["questions"]),
-        "found": listed(done),
+        **listed(done),
     }
 
 

@@ -85,7 +85,7 @@ def _overlapping(
     joined, and what is common to all texts is not; the texts that they bring are compared whole.
     """
     grams = runs(F.col("words"), config.size)
-    listed = asked.select("test_set", "question", F.explode(grams).alias("words"))
+    listed = asked.select("test_set", "question", F.explode(grams).alias("words")).distinct()
     listed = listed.withColumn("gram", F.xxhash64("words"))
     known = context.stored("grams", listed.select("gram").distinct())
     of_texts = texts.select("text_id", F.explode(F.array_distinct(hashed(grams))).alias("gram"))
@@ -99,22 +99,16 @@ def _overlapping(
     rare = rare.where(F.col("before") <= F.col("lacking")).select("test_set", "question", "gram")
     close = hits.join(context.stored("rare", rare), "gram")
     close = context.stored("close", close.select("text_id", "test_set", "question").distinct())
-    # Sorted, so that weights are summed up in one order.
-    gram = F.struct(F.array_join("words", " ").alias("text"), "weight")
-    of_questions = weighted.groupBy("test_set", "question").agg(
-        F.sort_array(F.collect_list(gram)).alias("grams")
+    own = texts.join(close.select("text_id").distinct(), "text_id")
+    own = own.select("text_id", F.explode(grams).alias("words")).distinct()
+    question = ["test_set", "question"]
+    shared = close.join(weighted, question).join(own, ["text_id", "words"])
+    shared = shared.groupBy("text_id", *question).agg(_total().alias("shared"))
+    compared = shared.join(weighted.groupBy(*question).agg(_total().alias("whole")), question)
+    overlap = F.col("shared") / F.col("whole")
+    return compared.select("text_id", *question, overlap.alias("overlap")).where(
+        F.col("overlap") >= config.min_overlap - _ROUNDING
     )
-    joined = close.join(of_questions, ["test_set", "question"]).join(texts, "text_id")
-    own = F.transform(grams, lambda run: F.array_join(run, " "))
-    joined = joined.withColumn("own", own)
-    shared = F.filter("grams", lambda gram: F.array_contains("own", gram["text"]))
-    compared = joined.select(
-        "text_id",
-        "test_set",
-        "question",
-        (_weight(shared) / _weight(F.col("grams"))).alias("overlap"),
-    )
-    return compared.where(F.col("overlap") >= config.min_overlap - _ROUNDING)
 
 
 def _weighted(listed: DataFrame, hits: DataFrame, texts: int) -> DataFrame:
@@ -130,5 +124,7 @@ def _weighted(listed: DataFrame, hits: DataFrame, texts: int) -> DataFrame:
     )
 
 
-def _weight(grams: Column) -> Column:
-    return F.aggregate(grams, F.lit(0.0), lambda total, gram: total + gram["weight"])
+def _total() -> Column:
+    """The sum of `weight` over a group, in one order, so that it is the same bits each time."""
+    listed = F.sort_array(F.collect_list("weight"))
+    return F.aggregate(listed, F.lit(0.0), lambda total, weight: total + weight)

@@ -24,7 +24,8 @@ NEIGHBOURS = 8
 the first: all pairs of a bucket of up to 9 texts, a number that grows with the texts in others."""
 
 PASSES = 3
-"""How often the texts that are left are compared again where a bucket has more than that."""
+"""How often texts are compared: after the first time those that are left, where a bucket has more
+of them than are all compared with each other."""
 
 _SEED = 1
 _HASH_BYTES = 4
@@ -129,22 +130,20 @@ def _removed(context: Context, config: NearDuplicateConfig, heads: DataFrame) ->
     """Texts to be left out: `key`, `twin` (a sample id), `similarity`.
 
     In a bucket of many texts not all pairs are compared. What stays of it is compared again, which
-    brings others together; a twin that is left out then gives back what it had removed.
+    brings others together; then it is decided anew, by all pairs that were compared.
     """
-    removed: DataFrame | None = None
-    for number in range(PASSES):
-        left = heads if removed is None else heads.join(removed, "key", "left_anti")
-        edges = context.stored(f"edges-{number}", _edges(config, left))
-        found = context.stored(f"removed-{number}", _decided(context, edges, f"pass-{number}"))
-        if removed is None:
-            removed = found
-        else:
-            gone = found.select(F.col("key.sample_id").alias("twin"))
-            removed = removed.join(gone, "twin", "left_anti").select(*found.columns)
-            removed = context.stored(f"all-removed-{number}", removed.unionByName(found))
-        if not found.count() or not _crowded(config, left):
+    edges = context.stored("edges-0", _edges(config, heads))
+    removed = context.stored("removed-0", _decided(context, edges, "pass-0"))
+    for number in range(1, PASSES):
+        left = heads.join(removed, "key", "left_anti")
+        if not _crowded(config, left):
             break
-    assert removed is not None
+        more = context.stored(f"edges-{number}", _edges(config, left))
+        if more.isEmpty():
+            break
+        edges = edges.unionByName(more)
+        removed = _decided(context, edges, f"pass-{number}")
+        removed = context.stored(f"removed-{number}", removed)
     return removed
 
 

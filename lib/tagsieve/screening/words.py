@@ -46,12 +46,14 @@ def words_of() -> Callable[..., Column]:
 
 
 def runs(items: Column, size: int) -> Column:
-    """The distinct runs of `size` neighbours in an array, as arrays; none where it is shorter."""
+    """The runs of `size` neighbours in an array, as arrays; none where it is shorter.
+
+    Not the distinct ones: Spark compares arrays in pairs, so what is distinct is for their hashes
+    or for rows to say.
+    """
     starts = F.sequence(F.lit(1), F.size(items) - (size - 1))
     found = F.transform(starts, lambda start: F.slice(items, start, F.lit(size)))
-    return F.when(F.size(items) >= size, F.array_distinct(found)).otherwise(
-        F.array().cast("array<array<string>>")
-    )
+    return F.when(F.size(items) >= size, found).otherwise(F.array().cast("array<array<string>>"))
 
 
 def hashed(listed: Column) -> Column:
