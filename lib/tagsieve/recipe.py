@@ -20,7 +20,7 @@ from tagsieve.ontology.config import AnalyzeConfig, NormalizeConfig
 from tagsieve.reporting.config import ExportConfig, ReportConfig
 from tagsieve.scoring.config import ScoreConfig
 from tagsieve.screening.config import ScreenConfig
-from tagsieve.selection.config import ComplexityFirstConfig, SelectConfig
+from tagsieve.selection.config import ComplexityFirstConfig, MatchTargetConfig, SelectConfig
 from tagsieve.selection.sweeping import expanded
 from tagsieve.tagging.config import MemoryTaggerConfig, TagConfig
 
@@ -73,13 +73,33 @@ class Recipe(RecipeModel):
 
     @property
     def pools(self) -> list[str]:
-        """The pools of the inputs, in order, each once."""
-        return list(dict.fromkeys(source.pool for source in self.inputs))
+        """The pools of the inputs to choose from, in order, each once."""
+        return list(dict.fromkeys(each.pool for each in self.inputs if not each.target))
+
+    @property
+    def targets(self) -> list[str]:
+        """The pools that are a target, in order, each once."""
+        return list(dict.fromkeys(each.pool for each in self.inputs if each.target))
 
     @property
     def selections(self) -> tuple[SelectConfig, ...]:
         """All selections."""
         return (self.select, *self.sweep)
+
+    def _check_targets(self) -> None:
+        for config in self.selections:
+            if not isinstance(config, MatchTargetConfig):
+                continue
+            if not (config.target or self.targets):
+                raise ValueError(
+                    "select.strategy=match_target needs a target: give an input target: true, or "
+                    "name pools in select.target"
+                )
+            if "vectors" in config.by and self.embed.text == "conversation":
+                raise ValueError(
+                    "select.by=vectors compares what people ask, and embed.text is conversation; "
+                    "set embed.text to instruction or query, or select.by to [tags]"
+                )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -88,11 +108,16 @@ class Recipe(RecipeModel):
         order = [STEPS.index(step) for step in self.steps]
         if order != sorted(set(order)):
             raise ValueError(f"steps must follow this order, each once: {', '.join(STEPS)}")
+        both = sorted(set(self.pools) & set(self.targets))
+        if both:
+            raise ValueError(f"inputs: one of pool {both[0]} is a target, another is not; name two")
         if self.screen is not None and self.screen.embedding and self.embed.text == "conversation":
             raise ValueError(
                 "screen.embedding compares questions with what people ask, and embed.text is "
                 "conversation; set embed.text to instruction or query"
             )
+        if "select" in self.steps:
+            self._check_targets()
         if "select" in self.steps:
             known = {scorer.name for scorer in self.score.scorers}
             named = {name for config in self.selections for name in config.scorers}

@@ -65,7 +65,7 @@ def _embed(context: Context, recipe: Recipe) -> None:
 def _screen(context: Context, recipe: Recipe) -> None:
     from tagsieve.screening import check_screen, screen
 
-    screen(context, check_screen(recipe.screen), recipe.pools, _question_encoder(recipe))
+    screen(context, check_screen(recipe.screen), _twin_order(recipe), _question_encoder(recipe))
 
 
 def _score(context: Context, recipe: Recipe) -> None:
@@ -102,7 +102,7 @@ def _select(
         encoder_fingerprint(recipe.embed) if "embeddings" in reads else None,
         _screening(context, recipe),
     )
-    select(context, config, sources, recipe.pools, larger)
+    select(context, config, sources, recipe.pools, recipe.targets, larger)
 
 
 def _selections(recipe: Recipe) -> list[tuple[str, StepFunction]]:
@@ -177,7 +177,13 @@ def _screening(context: Context, recipe: Recipe) -> str | None:
         return None
     from tagsieve.screening import find_screening
 
-    return find_screening(context.lake, recipe.screen, recipe.pools, _question_encoder(recipe))
+    encoder = _question_encoder(recipe)
+    return find_screening(context.lake, recipe.screen, _twin_order(recipe), encoder)
+
+
+def _twin_order(recipe: Recipe) -> list[str]:
+    """The pools in the order in which they keep a text: what can be chosen before a target."""
+    return [*recipe.pools, *recipe.targets]
 
 
 def _question_encoder(recipe: Recipe) -> QuestionEncoder | None:

@@ -78,7 +78,7 @@ class VectorRows:
         lengths = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
         fits = lengths == self.width
         flat = lists.filter(pa.array(fits)).flatten().to_numpy(zero_copy_only=False)
-        vectors = np.ascontiguousarray(flat.reshape(-1, self.width), dtype=np.float32)
+        vectors = np.ascontiguousarray(flat.reshape(fits.sum(), self.width), dtype=np.float32)
         squares = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
         places = np.flatnonzero(fits)
         usable = np.isfinite(squares) & (squares > 0)

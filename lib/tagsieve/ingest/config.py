@@ -43,6 +43,11 @@ class Input(RecipeModel):
     )
     subset: str | None = Field(None, description="Configuration of the data set.")
     split: str = Field("train", description="Split of the data set.")
+    target: bool = Field(
+        False,
+        description="A sample of the queries that one cares about, such as production prompts: "
+        "rows need no answer, get tags and vectors as others do, and are never selected or mixed.",
+    )
     container: Container = Field("auto", description="File type; auto: by name and first bytes.")
     format: Shape = Field("auto", description="Shape of a record; auto: by its fields.")
     fields: FieldMap | None = Field(None, description="For records of any other shape.")

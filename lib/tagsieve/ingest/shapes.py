@@ -64,7 +64,8 @@ def read_shape(records: DataFrame, shape: Shape, fields: FieldMap | None) -> Dat
 
 def check_turns(samples: DataFrame, config: IngestConfig) -> DataFrame:
     """Fill `reason` for turns that the config refuses: `no_human_turn`, `empty_query`,
-    `no_response`, `empty_response`, `too_long`, `too_many_turns`."""
+    `no_response`, `empty_response`, `too_long`, `too_many_turns`. A row of a `target` needs no
+    response."""
     turns = F.col("turns")
 
     def blank(turn: Column) -> Column:
@@ -81,7 +82,7 @@ def check_turns(samples: DataFrame, config: IngestConfig) -> DataFrame:
     ]
     if config.no_response == "reject":
         last = F.element_at(turns, -1)["role"]
-        checks.append(F.when(last != "assistant", "no_response"))
+        checks.append(F.when((last != "assistant") & ~F.col("target"), "no_response"))
     if config.empty_response == "reject":
         checks.append(F.when(F.exists(answers, blank), "empty_response"))
     if config.max_chars is not None:

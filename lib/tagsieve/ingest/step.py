@@ -106,7 +106,7 @@ def _parse(
     frames = []
     for shape, fields in dict.fromkeys((source.shape, source.fields) for source in inputs):
         of_shape = [
-            (file, source.pool, position, _place(source, file))
+            (file, source.pool, source.target, position, _place(source, file))
             for position, (source, files) in enumerate(zip(inputs, listed, strict=True))
             if (source.shape, source.fields) == (shape, fields)
             for file in files
@@ -114,7 +114,7 @@ def _parse(
         records = read_records(spark, list(dict.fromkeys(file for file, *_ in of_shape)))
         places = spark.createDataFrame(
             [(file.uri, *place) for file, *place in of_shape],
-            "uri string, pool string, input int, source string",
+            "uri string, pool string, target boolean, input int, source string",
         )
         records = records.withColumnRenamed("source", "uri").join(F.broadcast(places), "uri")
         if limit is not None:

@@ -23,9 +23,13 @@ most as many rows as there are tags."""
 SCAN_ROWS = 2**16
 
 
-def complexity_first(context: Context, rows: DataFrame, size: int) -> DataFrame:
+def complexity_first(
+    context: Context, rows: DataFrame, size: int, passes: int | None = None
+) -> DataFrame:
     """Select up to `size` rows by the form that suits it: `pool`, `sample_id`, `rank`, `score`,
     `reason`, as `by_passes`, which says what is read and needed."""
+    if passes is not None:
+        return by_passes(rows, size, passes)
     tags = rows.select(F.explode("tags").alias("tag")).distinct().count()
     if size > MANY_PASSES * tags:
         return by_scan(context, rows, size)
@@ -111,8 +115,9 @@ def _first(taken: pa.Table, size: int) -> pa.Table:
     return pa.table(columns)
 
 
-def by_passes(rows: DataFrame, size: int) -> DataFrame:
-    """Select up to `size` rows: `pool`, `sample_id`, `rank` (from 0), `score` (tags), `reason`.
+def by_passes(rows: DataFrame, size: int, most: int | None = None) -> DataFrame:
+    """Select up to `size` rows, in at most `most` passes: `pool`, `sample_id`, `rank` (from 0),
+    `score` (tags), `reason`.
 
     Reads `pool`, `sample_id`, `tags` (distinct). The sequential algorithm sorts by tag count
     descending (ties: sample id, then pool) and passes over the rows with an empty covered set,
@@ -129,7 +134,7 @@ def by_passes(rows: DataFrame, size: int) -> DataFrame:
     left = rows.where(F.size("tags") > 0).select(key.alias("key"), "tags").checkpoint()
     passes: list[DataFrame] = []
     selected = 0
-    while selected < size:
+    while selected < size and (most is None or len(passes) < most):
         owners = (
             left.select("key", F.explode("tags").alias("tag"))
             .groupBy("tag")

@@ -339,6 +339,45 @@ class StratifiedConfig(Sized, _Clustered, ByScore):
         return super().reads | of
 
 
+class MatchTargetConfig(Sized, ByScore, _Vectors):
+    """The rows that cover a sample of the queries one cares about."""
+
+    strategy: Literal["match_target"] = Field(
+        "match_target",
+        description="The rows that cover a target best: first those with its tags, then the "
+        "nearest to its queries, then the best by a score.",
+    )
+    target: tuple[str, ...] = Field(
+        (), description="Pools that are the target; default: the inputs with target: true."
+    )
+    by: Annotated[tuple[Literal["tags", "vectors"], ...], Field(min_length=1)] = Field(
+        ("tags", "vectors"), description="What the target is matched by."
+    )
+    passes: int | None = Field(
+        1,
+        ge=1,
+        description="Passes of InsTag's Algorithm 1 over the target's tags, each of which covers "
+        "every tag once more, before neighbours are taken; null: until the selection is full.",
+    )
+    neighbours: int = Field(
+        100, ge=1, description="Nearest rows of each of the target's conversations to be taken."
+    )
+    score: Expression | None = Field(
+        None, description="The best by this score come last; without it, no more are taken."
+    )
+
+    @property
+    def expression(self) -> str | None:
+        """`score`."""
+        return self.score
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """What the target is matched by, and the score."""
+        of = {"tags": "tags", "vectors": "embeddings"}
+        return super().reads | {of[name] for name in self.by}
+
+
 SelectConfig = Annotated[
     Annotated[ComplexityFirstConfig, Tag("complexity_first")]
     | Annotated[TagCoverageConfig, Tag("tag_coverage")]
@@ -350,6 +389,7 @@ SelectConfig = Annotated[
     | Annotated[ReprFilterConfig, Tag("repr_filter")]
     | Annotated[KCenterConfig, Tag("kcenter")]
     | Annotated[KMeansConfig, Tag("kmeans")]
-    | Annotated[SemDedupConfig, Tag("semdedup")],
+    | Annotated[SemDedupConfig, Tag("semdedup")]
+    | Annotated[MatchTargetConfig, Tag("match_target")],
     kind_or("complexity_first", "strategy"),
 ]

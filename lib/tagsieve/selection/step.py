@@ -24,6 +24,7 @@ from tagsieve.selection.config import (
     FullConfig,
     KCenterConfig,
     KMeansConfig,
+    MatchTargetConfig,
     OverTurns,
     RandomConfig,
     ReprFilterConfig,
@@ -35,6 +36,7 @@ from tagsieve.selection.config import (
     TagDiversityConfig,
     TopScoreConfig,
 )
+from tagsieve.selection.match_target import match_target
 from tagsieve.selection.outcome import CHOSEN, Outcome, cumulated, in_schema, ranked
 from tagsieve.selection.scores import combined
 from tagsieve.selection.stratified import NONE, by_rarest_tag, shared_out, stratified
@@ -65,12 +67,14 @@ def select(
     config: SelectConfig,
     sources: Sources,
     pools: Sequence[str],
+    targets: Sequence[str] = (),
     larger: tuple[str, StepRun] | None = None,
 ) -> None:
     """Make the selection `config.name`.
 
     `pools`: in this order a pool keeps a conversation that others have too (pools not named
-    follow, by name). Rejected reasons: `contaminated` and `near_duplicate_text` by the screening,
+    follow, by name). `targets`: pools to choose nothing from. Rejected reasons: `target` for rows
+    of these, `contaminated` and `near_duplicate_text` by the screening,
     `untagged`, `unscored`, `no_vector` for what has no row in a table that the strategy reads,
     `where` for what does not meet the condition, `in_other_selection`, `other_pool`, `too_alike`
     and `near_duplicate` by the strategies that say so, `not_selected`. Quarantined: vectors that
@@ -101,7 +105,10 @@ def select(
             f"select.without names {unknown[0]}, which is no selection of lake {lake.root}; "
             "make it first"
         )
-    identity = [config.model_dump(exclude={"workers"}), config.rows, others]
+    if isinstance(config, MatchTargetConfig):
+        config = config.model_copy(update={"target": config.target or tuple(targets)})
+        targets = sorted({*targets, *config.target})
+    identity = [config.model_dump(exclude={"workers"}), config.rows, others, list(targets)]
     screening = [] if sources.screening is None else [sources.screening]
     if run.done_before(identity, made_of, list(pools), *screening, output_of=current):
         return
@@ -111,7 +118,7 @@ def select(
     spark = context.engines.spark
     spark.sparkContext.setCheckpointDir(lake.spark_uri(lake.work_uri(run.run_id, "checkpoints")))
     with context.console.spark_progress(spark, "select"):
-        samples = _samples(context, config, sources, pools)
+        samples = _samples(context, config, sources, pools, targets)
         counts = {
             row["reason"]: row["count"] for row in samples.groupBy("reason").count().collect()
         }
@@ -192,17 +199,22 @@ def _reads(config: SelectConfig, sources: Sources) -> frozenset[str]:
 
 
 def _samples(
-    context: Context, config: SelectConfig, sources: Sources, pools: Sequence[str]
+    context: Context,
+    config: SelectConfig,
+    sources: Sources,
+    pools: Sequence[str],
+    targets: Sequence[str],
 ) -> DataFrame:
     """Every sample with `tags`, `score` and `tokens` where the selection reads them, and the
     `reason` why it is no candidate, else null."""
     samples = context.pinned("samples")
     rows = samples.select(*KEY)
-    reason = F.lit(None).cast("string")
+    of_target = F.col("pool").isin(*targets)
+    reason = F.when(of_target, "target")
     if sources.screening is not None:
         left_out = screened(context, sources.screening).select("sample_id", "left_out")
         rows = rows.join(left_out, "sample_id", "left")
-        reason = F.col("left_out")
+        reason = F.coalesce(reason, "left_out")
     for name in sorted(config.reads, key=list(LACKS).index):
         found = _of(context, name, config, sources, samples).withColumn(f"has_{name}", F.lit(True))
         rows = rows.join(found, "sample_id", "left")
@@ -224,7 +236,9 @@ def _samples(
         reason = F.coalesce(reason, F.when(F.col("taken"), TAKEN))
     if config.dedupe == "pools":
         # Of the pools in which it meets the condition.
-        own = first_pools(meeting.select(*KEY), pools).withColumn("own", F.lit(True))
+        own = first_pools(meeting.where(~of_target).select(*KEY), pools).withColumn(
+            "own", F.lit(True)
+        )
         rows = rows.join(own, KEY, "left")
         reason = F.coalesce(reason, F.when(F.col("own").isNull(), "other_pool"))
     rows = rows.withColumn("reason", reason)
@@ -259,8 +273,7 @@ def _of(
     if name == "tags":
         return _tags(context, sources)
     if name == "embeddings":
-        rows = context.pinned(name)
-        return rows.where(F.col("encoder") == F.lit(sources.encoder)).select("sample_id")
+        return _vectors(context, sources).select("sample_id")
     assert isinstance(config, ByScore)
     assert config.expression is not None
     return _combined(context, sources, samples, config.expression, config.over_turns)
@@ -270,6 +283,12 @@ def _tags(context: Context, sources: Sources) -> DataFrame:
     """`sample_id` and `tags` of the ontology version."""
     rows = context.pinned("tags").where(F.col("ontology_version") == F.lit(sources.version))
     return rows.select("sample_id", "tags")
+
+
+def _vectors(context: Context, sources: Sources) -> DataFrame:
+    """`sample_id` and `vector` of the encoder."""
+    rows = context.pinned("embeddings").where(F.col("encoder") == F.lit(sources.encoder))
+    return rows.select("sample_id", "vector")
 
 
 def _combined(
@@ -298,11 +317,7 @@ def _outcome(
     `samples`."""
     spark = context.engines.spark
     if "embeddings" in config.reads:
-        vectors = context.pinned("embeddings")
-        vectors = vectors.where(F.col("encoder") == F.lit(sources.encoder)).select(
-            "sample_id", "vector"
-        )
-        candidates = candidates.join(vectors, "sample_id")
+        candidates = candidates.join(_vectors(context, sources), "sample_id")
     match config:
         case ComplexityFirstConfig():
             with context.console.spark_progress(spark, "select"):
@@ -337,6 +352,26 @@ def _outcome(
             if isinstance(config, SemDedupConfig):
                 return semdedup(context, config, candidates, clusters, unusable)
             return Outcome(equal_share(config, candidates, clusters), unusable=unusable)
+        case MatchTargetConfig():
+            target = _target(context, config, sources)
+            return match_target(context, config, candidates, target)
+
+
+def _target(context: Context, config: MatchTargetConfig, sources: Sources) -> DataFrame:
+    """The conversations of a target (`sample_id`, `tags`, `vector`, as the config reads them), each
+    once. Raises RunError when there is none."""
+    samples = context.pinned("samples")
+    rows = samples.where(F.col("pool").isin(*config.target)).select("sample_id").distinct()
+    if rows.isEmpty():
+        raise RunError(
+            f"select.target={', '.join(config.target)}: the lake has no conversation of it; run "
+            "the step ingest with an input of this pool"
+        )
+    if "tags" in config.by:
+        rows = rows.join(_tags(context, sources), "sample_id", "left")
+    if "vectors" in config.by:
+        rows = rows.join(_vectors(context, sources), "sample_id", "left")
+    return rows
 
 
 def _stratified(
