@@ -277,6 +277,44 @@ def compare(ctx: click.Context, selections: tuple[str, ...], lake: str | None, o
 
 
 @main.command()
+@click.argument("targets", nargs=-1, required=True, metavar="POOL ...")
+@_LAKE_OPTION
+@click.option("--selection", help="Look in this selection; default: in all other pools.")
+@click.option(
+    "--at-least",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="A tag that fewer rows have is told.",
+)
+@click.option("--version", help="Ontology version; default: the newest.")
+@click.option(
+    "--out",
+    default="out/gaps.html",
+    show_default=True,
+    help="The page; its figures lie beside it as JSON.",
+)
+@click.pass_context
+def gaps(
+    ctx: click.Context,
+    targets: tuple[str, ...],
+    lake: str | None,
+    selection: str | None,
+    at_least: int,
+    version: str | None,
+    out: str,
+) -> None:
+    """Which tags of a target, given as pools of the lake, the other pools or a selection lack."""
+    from tagsieve import comparing
+    from tagsieve.console import Console
+    from tagsieve.engines.context import Engines
+
+    opened = _open_lake(lake)
+    with closing(Engines(verbose=_verbose(ctx.find_root()))) as engines:
+        comparing.gaps(opened, engines, Console(), targets, out, selection, at_least, version)
+
+
+@main.command()
 @click.argument("tables", nargs=-1, metavar="[TABLE ...]")
 @_LAKE_OPTION
 @click.option(

@@ -13,6 +13,7 @@ from tagsieve.ingest.config import Input
 from tagsieve.ingest.files import SourceFile, find_files
 from tagsieve.lake import Lake
 from tagsieve.mixing.amounts import asks
+from tagsieve.mixing.config import ProportionsConfig
 from tagsieve.recipe import Recipe, StepName
 from tagsieve.reporting.html import latest_steps
 from tagsieve.screening.config import ScreenConfig
@@ -151,8 +152,10 @@ def _exported(recipe: Recipe, rows: int) -> int:
     config = recipe.mix
     if config is None or "mix" not in recipe.steps:
         return sum(_sizes(recipe, rows))
-    if config.tokens:
+    if config.tokens_by:
         return rows
+    if isinstance(config, ProportionsConfig):
+        return config.size
     parts = list(config.pools_of(recipe.pools))
     return sum(ask.amount for ask in asks(config, parts, dict.fromkeys(parts, 1)))
 

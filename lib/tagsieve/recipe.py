@@ -130,10 +130,10 @@ class Recipe(RecipeModel):
         if self.mix is not None:
             self.mix.check(self.pools)
             lengths = {scorer.name for scorer in self.score.scorers if scorer.kind == "length"}
-            lacking = sorted(set(self.mix.tokens) - lengths)
+            lacking = sorted(set(self.mix.tokens_by) - lengths)
             if lacking:
                 raise ValueError(
-                    f"mix.tokens names {lacking[0]}, which is no scorer of kind length in "
+                    f"mix.tokens_by names {lacking[0]}, which is no scorer of kind length in "
                     f"score.scorers ({', '.join(sorted(lengths)) or 'there is none'})"
                 )
         return self

@@ -128,7 +128,7 @@ def _mix(context: Context, recipe: Recipe) -> None:
 
     config = _mix_config(recipe)
     version = _version(context, recipe) if "tags" in config.reads else None
-    named = [scorer for scorer in recipe.score.scorers if scorer.name in config.tokens]
+    named = [scorer for scorer in recipe.score.scorers if scorer.name in config.tokens_by]
     lengths = scorer_fingerprints(recipe.score.model_copy(update={"scorers": named}))
     screening = _screening(context, recipe)
     mix(context, config, recipe.pools, version, sorted(lengths.values()), screening)

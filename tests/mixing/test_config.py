@@ -29,6 +29,10 @@ def recipe(mix, **more):
         ({"strategy": "counts", "counts": {"a": 0}}, "mix.counts.a: got 0; input should be"),
         ({"strategy": "counts", "counts": {"c": 1}}, "mix.counts names c; the parts are a, b"),
         (
+            {"strategy": "proportions", "size": 3},
+            "set either shares (by part) or shares_of (a selection whose shares to take)",
+        ),
+        (
             {"strategy": "proportions", "size": 3, "shares": {"a": 0.5, "b": 0.4}},
             "the shares sum to 0.9; make them sum to 1",
         ),
@@ -59,8 +63,8 @@ def recipe(mix, **more):
             "two combinations of mix.parts have one name",
         ),
         (
-            {"each": 1, "tokens": ["words"]},
-            "mix.tokens names words, which is no scorer of kind length in score.scorers (there is",
+            {"each": 1, "tokens_by": ["words"]},
+            "mix.tokens_by names words, which is no scorer of kind length in score.scorers (there",
         ),
     ],
 )
@@ -87,16 +91,18 @@ def test_mix_parts_default_to_the_input_pools_and_tags_to_their_own():
     config = mix_config({"strategy": "tags", "size": 1, "shares": {"t": 0.5, "u": 0.5}})
     assert config.pools_of(["a", "b"]) == {"t": ("a", "b"), "u": ("a", "b")}
     assert (config.reads, config.unit) == ({"tags"}, "rows")
-    tokens = mix_config({"each": 1, "tokens": ["w"], "selection": "s"})
+    tokens = mix_config({"each": 1, "tokens_by": ["w"], "selection": "s"})
     assert (tokens.reads, tokens.unit) == ({"scores", "selections"}, "tokens")
 
 
-def test_mix_tokens_may_name_scorers_of_kind_length():
+def test_mix_tokens_by_may_name_scorers_of_kind_length():
     lengths = {"kind": "length", "name": "w", "tokenizer": "words"}
-    assert recipe({"each": 1, "tokens": ["w"]}, score={"scorers": [lengths]}).mix.tokens == ("w",)
+    assert recipe({"each": 1, "tokens_by": ["w"]}, score={"scorers": [lengths]}).mix.tokens_by == (
+        "w",
+    )
     turns = {"kind": "turns", "name": "t"}
     with pytest.raises(UsageError, match=r"no scorer of kind length in score.scorers \(w\)"):
-        recipe({"each": 1, "tokens": ["t"]}, score={"scorers": [lengths, turns]})
+        recipe({"each": 1, "tokens_by": ["t"]}, score={"scorers": [lengths, turns]})
 
 
 def test_mix_recipe_that_ships_is_the_first_study_of_the_paper():

@@ -14,7 +14,7 @@ from tagsieve.recipe import load_recipe
 from tagsieve.runner import run_steps
 
 STUDY = "{strategy: combinations, each: 7}"
-TOKENS = "{each: 20, tokens: [words], over_ask: replace, name: tokens}"
+TOKENS = "{each: 20, tokens_by: [words], over_ask: replace, name: tokens}"
 
 
 @pytest.fixture

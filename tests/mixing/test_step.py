@@ -91,7 +91,7 @@ def run_mix(lake, engines):
 
     def run(inputs=POOLS, screening=None, **values):
         config = mix_config(values)
-        read = ("v1" if "tags" in config.reads else None, LENGTHS if config.tokens else [])
+        read = ("v1" if "tags" in config.reads else None, LENGTHS if config.tokens_by else [])
         return recorded(
             lake, engines, "mix", f"r{next(numbers)}", mix, config, inputs, *read, screening
         )
@@ -172,6 +172,28 @@ def test_mix_in_given_amounts_is_that_of_the_loops(run_mix, lake, rows, values, 
     assert run.kept == sum(amounts.values())
 
 
+def test_mix_takes_its_shares_from_a_selection(run_mix, lake, rows):
+    picked = [("b", 1), ("a", 2), ("a", 3), ("c", 4), ("elsewhere", 5)]
+    put(
+        lake,
+        "selections",
+        [
+            {"selection": "like", "pool": pool, "sample_id": f"x{n}", "rank": n, "run_id": "r"}
+            for pool, n in picked
+        ],
+    )
+    mixed = {"strategy": "proportions", "size": 41, "shares_of": "like"}
+    run_mix(**mixed, parts={"one": ["a", "d"], "two": ["b"], "three": ["c"]})
+    parts = {"one": ["a", "d"], "two": ["b"], "three": ["c"]}
+    expect(lake, of_parts(rows, parts), mix={"one": 21, "two": 10, "three": 10})
+    with pytest.raises(RunError, match=r"mix\.shares_of=like: its rows are of a, b, c, elsewhere"):
+        run_mix(**mixed, parts={"d": ["d"]})
+    with pytest.raises(RunError, match=r"mix\.shares_of=like of mix.size=10000: 2,500 rows are"):
+        run_mix(**mixed | {"size": 10_000})
+    with pytest.raises(RunError, match=r"mix\.shares_of=other: lake .* has no such selection"):
+        run_mix(**mixed | {"shares_of": "other"})
+
+
 def test_mix_temperature_goes_by_what_parts_have(run_mix, lake, rows):
     run_mix(strategy="temperature", size=60, temperature=2)
     there = Counter(row["part"] for row in of_parts(rows))
@@ -225,7 +247,7 @@ def test_mix_by_tags_puts_a_row_to_the_first_tag_listed(run_mix, lake, rows):
 
 def test_mix_in_tokens_takes_rows_as_long_as_they_fit(run_mix, lake, rows):
     weighed = [row | {"tokens": sum(map(sum, row["counts"]))} for row in of_parts(rows)]
-    run = run_mix(each=700, tokens=["x", "y"], parts={"a": ["a"], "b": ["b"]})
+    run = run_mix(each=700, tokens_by=["x", "y"], parts={"a": ["a"], "b": ["b"]})
     weighed = [row for row in weighed if row["part"] in "ab"]
     expect(lake, weighed, mix={"a": 700, "b": 700})
     assert run.kept < 50
@@ -234,19 +256,19 @@ def test_mix_in_tokens_takes_rows_as_long_as_they_fit(run_mix, lake, rows):
         used = sum(tokens[key] for of, _, key, _ in mixture_of(lake) if of == part)
         assert 700 - 240 < used <= 700
     with pytest.raises(RunError, match=r"1,000,000 tokens are asked of the part a, which has \d"):
-        run_mix(each=10**6, tokens=["x", "y"])
+        run_mix(each=10**6, tokens_by=["x", "y"])
 
 
 def test_mix_in_tokens_leaves_out_what_lacks_a_score(run_mix, lake, rows):
     lacking = made_row(random.Random(1), "a", 5000)
     put(lake, "samples", [sample("a", lacking["sample_id"], ["q1", "q2"])])
-    run = run_mix(each=100, tokens=["x", "y"])
+    run = run_mix(each=100, tokens_by=["x", "y"])
     assert run.rejected["unscored"] == 1
     score = {"sample_id": lacking["sample_id"], "scorer": LENGTHS[0], "value": 1.0}
     put(lake, "scores", [score | {"turn": turn} for turn in (0, 1)])
-    assert run_mix(each=100, tokens=["x", "y"]).rejected["unscored"] == 1
+    assert run_mix(each=100, tokens_by=["x", "y"]).rejected["unscored"] == 1
     with pytest.raises(RunError, match=r"no row fits into the mixture mix-n1.*ask for more"):
-        run_mix(strategy="sizes", sizes=[1, 900], tokens=["x", "y"], parts={"d": ["d"]}, seed=4)
+        run_mix(strategy="sizes", sizes=[1, 900], tokens_by=["x", "y"], parts={"d": ["d"]}, seed=4)
 
 
 def test_mix_caps_subtasks_and_not_rows_without_one(run_mix, lake, rows):
@@ -308,7 +330,7 @@ def test_mix_over_ask_replace_marks_copies_and_repeats_all_alike(run_mix, lake, 
         copies = [copy for part, _, k, copy in mixture_of(lake) if (part, k) == ("d", key)]
         assert copies == list(range(count))
     assert (run.kept, run.metrics["rows"]) == (64 + there, 128)
-    tokens = {"tokens": ["x", "y"], "over_ask": "replace", "parts": {"d": ["d"]}}
+    tokens = {"tokens_by": ["x", "y"], "over_ask": "replace", "parts": {"d": ["d"]}}
     run_mix(each=3_000, **tokens)
     weighed = [row | {"tokens": sum(map(sum, row["counts"]))} for row in kept]
     assert mixture_of(lake) == mixing.mixture(weighed, {"d": 3_000}, replace=True)

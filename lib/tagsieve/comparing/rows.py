@@ -21,7 +21,7 @@ def compared_rows(context: Context, names: Sequence[str]) -> DataFrame:
     return selections.select("selection", *KEY, "rank", "run_id")
 
 
-def check_names(lake: Lake, names: Sequence[str]) -> None:
+def check_names(lake: Lake, names: Sequence[str], command: str = "compare") -> None:
     """Raise UsageError for a selection that is not there, naming those that are."""
     known: list[str] = []
     if lake.version("selections") is not None:
@@ -31,12 +31,12 @@ def check_names(lake: Lake, names: Sequence[str]) -> None:
             continue
         if not known:
             raise UsageError(
-                f"compare {name}: lake {lake.root} has no selection yet; run the step select"
+                f"{command} {name}: lake {lake.root} has no selection yet; run the step select"
             )
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise UsageError(
-            f"compare {name}: lake {lake.root} has no such selection; {hint}known: "
+            f"{command} {name}: lake {lake.root} has no such selection; {hint}known: "
             f"{', '.join(known)}"
         )
 

@@ -17,7 +17,7 @@ def ontology_versions(context: Context, rows: DataFrame, names: Sequence[str]) -
 
     Empty where the lake has no tags. Reads `selection`, `run_id`.
     """
-    newest = _newest(context.lake, None)
+    newest = newest_version(context.lake)
     if newest is None:
         return {}
     pins = {
@@ -32,12 +32,12 @@ def ontology_versions(context: Context, rows: DataFrame, names: Sequence[str]) -
     found = {}
     for name in names:
         pinned = pins.get(made_by.get(name), -1)
-        found[name] = (_newest(context.lake, pinned) if pinned >= 0 else None) or newest
+        found[name] = (newest_version(context.lake, pinned) if pinned >= 0 else None) or newest
     return found
 
 
-def _newest(lake: Lake, version: int | None) -> str | None:
-    """The newest ontology version that some version of the table `tags` has rows of."""
+def newest_version(lake: Lake, version: int | None = None) -> str | None:
+    """The newest ontology version that the table `tags`, or some version of it, has rows of."""
     table = lake.delta("tags", version)
     if table is None:
         return None

@@ -47,6 +47,8 @@ def asks(config: MixConfig, parts: Sequence[str], there: Mapping[str, int]) -> l
         case ProportionsConfig() | TagsConfig():
             weights: Sequence[float] = list(config.shares.values())
             settings = [f"mix.shares.{part}={share}" for part, share in config.shares.items()]
+            if isinstance(config, ProportionsConfig) and config.shares_of is not None:
+                settings = [f"mix.shares_of={config.shares_of}"] * len(weights)
             return _shared(config.name, config.size, list(config.shares), weights, settings)
         case TemperatureConfig(temperature=temperature):
             # What an empty part asks for is refused later.

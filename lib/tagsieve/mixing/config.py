@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, Tag, field_validator, model_validator
 
-from tagsieve.config import RecipeModel, kind_or
+from tagsieve.config import Names, RecipeModel, kind_or
 
 MOST_COMBINED = 8
 """Parts of a study of combinations, which makes a mixture of each subset of them."""
@@ -43,7 +43,7 @@ class _Mix(RecipeModel):
         "are not capped.",
     )
     cap: int = Field(1000, ge=1, description="Most rows of a subtask, where `subtask` is set.")
-    tokens: tuple[str, ...] = Field(
+    tokens_by: Names = Field(
         (),
         description="Amounts are tokens, not rows: the sum of these scorers of score.scorers (of "
         "kind length) over a conversation's turns.",
@@ -60,12 +60,12 @@ class _Mix(RecipeModel):
     @property
     def unit(self) -> str:
         """What amounts count: `rows` or `tokens`."""
-        return "tokens" if self.tokens else "rows"
+        return "tokens" if self.tokens_by else "rows"
 
     @property
     def reads(self) -> frozenset[str]:
         """Which of `tags`, `scores` and `selections` are read."""
-        read = {"scores": bool(self.tokens), "selections": self.selection is not None}
+        read = {"scores": bool(self.tokens_by), "selections": self.selection is not None}
         return frozenset(name for name, needed in read.items() if needed)
 
     def pools_of(self, inputs: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -140,6 +140,8 @@ class _Shares(RecipeModel):
     @field_validator("shares")
     @classmethod
     def _whole(cls, value: Mapping[str, float]) -> Mapping[str, float]:
+        if not value:
+            return value
         total = sum((Fraction(repr(share)) for share in value.values()), Fraction())
         if abs(total - 1) > Fraction(1, 10**6):
             raise ValueError(f"the shares sum to {float(total):g}; make them sum to 1")
@@ -152,6 +154,25 @@ class ProportionsConfig(_Shares, _OfPools):
     strategy: Literal["proportions"] = Field(
         "proportions", description="A mixture of a given size, in shares by part."
     )
+    shares: dict[str, Positive] = Field({}, description="Shares; they sum to 1.")
+    shares_of: str | None = Field(
+        None,
+        description="Take the shares that the parts have in this selection, such as one that "
+        "matches a target.",
+    )
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The selection, too."""
+        return super().reads | ({"selections"} if self.shares_of else set())
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if bool(self.shares) == (self.shares_of is not None):
+            raise ValueError(
+                "set either shares (by part) or shares_of (a selection whose shares to take)"
+            )
+        return self
 
     def check(self, inputs: Sequence[str]) -> None:
         """Also that the shares are of parts."""

@@ -16,7 +16,7 @@ from tagsieve.engines.pools import first_pools
 from tagsieve.engines.screened import SCREENED, screened
 from tagsieve.errors import RunError
 from tagsieve.mixing.amounts import Ask, asks, granted
-from tagsieve.mixing.config import MixConfig, TagsConfig
+from tagsieve.mixing.config import MixConfig, ProportionsConfig, TagsConfig
 from tagsieve.mixing.order import drawn, in_order, interleaved
 
 KEY = ["pool", "sample_id"]
@@ -33,9 +33,9 @@ def mix(
     """Make the mixture `config.name`, or the mixtures of a study, in one commit.
 
     `inputs`: the recipe's pools. `version`: the ontology version whose tags make parts. `scorers`:
-    fingerprints of `config.tokens`. `screening`: whose finds are left out. A part's rows have one
-    order, and each mixture takes the beginning of it: of a study, the smaller is in the larger. In
-    tokens, a mixture takes rows as long as they fit.
+    fingerprints of `config.tokens_by`. `screening`: whose finds are left out. A part's rows have
+    one order, and each mixture takes the beginning of it: of a study, the smaller is in the larger.
+    In tokens, a mixture takes rows as long as they fit.
 
     Rejected reasons: `no_part`, `near_duplicate_text` and `contaminated` by the screening,
     `not_in_selection`, `untagged`, `unscored`, `other_pool`, `over_cap`, and `not_selected` for
@@ -55,6 +55,9 @@ def mix(
     if run.done_before(*identity, output_of=current):
         return
     with context.console.spark_progress(context.engines.spark, "mix"):
+        if isinstance(config, ProportionsConfig) and config.shares_of is not None:
+            shares = _shares(context, config.shares_of, parts)
+            config = config.model_copy(update={"shares": shares})
         samples = _samples(context, config, parts, version, scorers, screening)
         told = samples.groupBy("part", "reason").agg(
             F.count("*").alias("rows"), F.sum("amount").alias("amount")
@@ -112,7 +115,8 @@ def _samples(
         rows = rows.join(left_out, "sample_id", "left")
         reason = F.coalesce(reason, "left_out")
     if config.selection is not None:
-        rows = rows.join(_selected(context, config.selection), KEY, "left")
+        chosen = _selected(context, "mix.selection", config.selection)
+        rows = rows.join(chosen.withColumn("in_selection", F.lit(True)), KEY, "left")
         reason = F.coalesce(reason, F.when(F.col("in_selection").isNull(), "not_in_selection"))
     if config.dedupe == "pools":
         # Of the rows that could be had: a pool that is not mixed keeps nothing from one that is.
@@ -142,16 +146,31 @@ def _samples(
     return rows if config.subtask is None else _capped(context, config, rows)
 
 
-def _selected(context: Context, name: str) -> DataFrame:
-    """`pool`, `sample_id` and `in_selection` (true) of a selection's rows; RunError when it has
-    none."""
+def _selected(context: Context, setting: str, name: str) -> DataFrame:
+    """`pool` and `sample_id` of a selection's rows; RunError when it has none."""
     rows = context.pinned("selections").where(F.col("selection") == name)
     if rows.isEmpty():
         raise RunError(
-            f"mix.selection={name}: lake {context.lake.root} has no such selection; run the step "
+            f"{setting}={name}: lake {context.lake.root} has no such selection; run the step "
             "select with select.name set to it"
         )
-    return rows.select(*KEY, F.lit(True).alias("in_selection"))
+    return rows.select(*KEY)
+
+
+def _shares(
+    context: Context, selection: str, parts: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    """How many rows of a selection are of each part that has any; RunError when none has."""
+    rows = _selected(context, "mix.shares_of", selection)
+    pools = {row["pool"]: row["count"] for row in rows.groupBy("pool").count().collect()}
+    counts = {part: sum(pools.get(pool, 0) for pool in of) for part, of in parts.items()}
+    shares = {part: float(count) for part, count in counts.items() if count}
+    if not shares:
+        raise RunError(
+            f"mix.shares_of={selection}: its rows are of {', '.join(sorted(pools))}, and the parts "
+            f"are of {', '.join(sorted(pool for of in parts.values() for pool in of))}"
+        )
+    return shares
 
 
 def _lengths(scores: DataFrame, scorers: Sequence[str]) -> DataFrame:

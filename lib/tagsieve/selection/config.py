@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, Tag, model_validator
 
-from tagsieve.config import RecipeModel, kind_or
+from tagsieve.config import Names, RecipeModel, kind_or
 from tagsieve.selection.expressions import names_in, words_in
 
 OverTurns = Literal["sum", "mean", "max", "first", "product_of_sums"]
@@ -35,7 +35,7 @@ class _Selection(RecipeModel):
         description="An SQL condition that a row must meet: over pool, lang, turns, meta, source, "
         "tags, and the names of scorers (a conversation's mean over its turns).",
     )
-    without: tuple[str, ...] = Field(
+    without: Names = Field(
         (), description="Selections whose rows are not to be taken again (InsTag's studies)."
     )
     tokens: int | None = Field(
@@ -44,8 +44,8 @@ class _Selection(RecipeModel):
         description="Most tokens of all rows together: the selection ends before the row that "
         "would be too many. Needs tokens_by.",
     )
-    tokens_by: str | None = Field(
-        None, description="The scorer whose sum over the turns is a row's tokens."
+    tokens_by: Names = Field(
+        (), description="The scorers whose sum over the turns is a row's tokens."
     )
     dedupe: Literal["pools", "none"] = Field(
         "pools", description="A conversation in several pools counts once, for the first of them."
@@ -59,7 +59,7 @@ class _Selection(RecipeModel):
 
     @model_validator(mode="after")
     def _tokens_of_a_scorer(self) -> Self:
-        if (self.tokens is None) != (self.tokens_by is None):
+        if (self.tokens is None) != (not self.tokens_by):
             raise ValueError(
                 "tokens and tokens_by go together, as in tokens: 1000000, tokens_by: length"
             )
@@ -84,7 +84,7 @@ class _Selection(RecipeModel):
     def scorers(self) -> frozenset[str]:
         """The scorers that must be there."""
         named = names_in(self.expression) if self.expression else frozenset()
-        return named | ({self.tokens_by} if self.tokens_by else frozenset())
+        return named | frozenset(self.tokens_by)
 
     @property
     def prefix_of_larger(self) -> bool:
@@ -347,7 +347,7 @@ class MatchTargetConfig(Sized, ByScore, _Vectors):
         description="The rows that cover a target best: first those with its tags, then the "
         "nearest to its queries, then the best by a score.",
     )
-    target: tuple[str, ...] = Field(
+    target: Names = Field(
         (), description="Pools that are the target; default: the inputs with target: true."
     )
     by: Annotated[tuple[Literal["tags", "vectors"], ...], Field(min_length=1)] = Field(

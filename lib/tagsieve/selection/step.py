@@ -220,7 +220,8 @@ def _samples(
         rows = rows.join(found, "sample_id", "left")
         reason = F.coalesce(reason, F.when(F.col(f"has_{name}").isNull(), LACKS[name]))
     if config.tokens_by:
-        counted = _combined(context, sources, samples, config.tokens_by, "sum")
+        every = " + ".join(config.tokens_by)
+        counted = _combined(context, sources, samples, every, "sum")
         rows = rows.join(counted.withColumnRenamed("score", "tokens"), "sample_id", "left")
         reason = F.coalesce(reason, F.when(F.col("tokens").isNull(), LACKS["scores"]))
     meeting = samples
