@@ -123,6 +123,33 @@ def test_recipe_input_that_contradicts_itself_is_refused(source, said):
     assert said in message
 
 
+MATCH = {"strategy": "match_target"}
+WANTED = {"path": "w.jsonl", "pool": "wanted", "target": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"inputs": [*INPUTS, {**WANTED, "pool": "code"}]}, "one of pool code is a target"),
+        ({"select": MATCH}, "match_target needs a target: give an input target: true"),
+        (
+            {"select": MATCH, "inputs": [*INPUTS, WANTED], "embed": {"text": "conversation"}},
+            "set embed.text to instruction or query",
+        ),
+        ({"select": {**MATCH, "by": []}}, "select.by: "),
+    ],
+)
+def test_recipe_target_that_cannot_be_matched_is_refused(change, said):
+    assert said in errors_of({**SMALLEST, **change})
+
+
+def test_recipe_targets_are_no_pools_to_choose_from():
+    inputs = [WANTED, *INPUTS]
+    recipe = validate(Recipe, {**SMALLEST, "inputs": inputs, "select": MATCH}, "recipe")
+    assert (recipe.pools, recipe.targets) == (["alpaca", "code"], ["wanted"])
+    validate(Recipe, {**SMALLEST, "select": {**MATCH, "target": "elsewhere"}}, "recipe")
+
+
 def test_recipe_ingest_without_inputs_is_refused():
     assert "inputs is empty" in errors_of({"lake": "x"})
     assert validate(Recipe, {"lake": "x", "steps": ["select"]}, "recipe").inputs == ()

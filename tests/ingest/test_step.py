@@ -102,6 +102,17 @@ def test_ingest_rejects_hold_the_bytes_as_they_came(strict):
     assert len(json.dumps(LONG)) > PAYLOAD_BYTES
 
 
+def test_ingest_a_target_needs_no_answer(tmp_path, run_ingest, write):
+    """Only its own rows: the same in another pool is refused."""
+    records = [chat(QUERY), chat("How far is the sun?", ANSWER), pair(" ")]
+    path = write(tmp_path / "prompts.jsonl", records)
+    inputs = [Input(pool="p", path=path), Input(pool="wanted", path=path, target=True)]
+    done = run_ingest(Lake(str(tmp_path / "lake")), inputs, IngestConfig())
+    assert done.reasons("p") == {0: "no_response", 2: "empty_query"}
+    assert done.reasons("wanted") == {2: "empty_query"}
+    assert [row["source_row"] for row in done.samples("wanted")] == [0, 1]
+
+
 def test_ingest_ledger_counts_rows_by_reason(strict):
     run = strict.run
     good = sum(reason is None for _, reason in RECORDS)
