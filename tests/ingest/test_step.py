@@ -104,13 +104,15 @@ def test_ingest_rejects_hold_the_bytes_as_they_came(strict):
 
 def test_ingest_a_target_needs_no_answer(tmp_path, run_ingest, write):
     """Only its own rows: the same in another pool is refused."""
-    records = [chat(QUERY), chat("How far is the sun?", ANSWER), pair(" ")]
+    asked = "How far is the moon?"
+    records = [chat(QUERY), chat("How far is the sun?", ANSWER), pair(" "), pair(asked, " ")]
     path = write(tmp_path / "prompts.jsonl", records)
     inputs = [Input(pool="p", path=path), Input(pool="wanted", path=path, target=True)]
     done = run_ingest(Lake(str(tmp_path / "lake")), inputs, IngestConfig())
-    assert done.reasons("p") == {0: "no_response", 2: "empty_query"}
+    assert done.reasons("p") == {0: "no_response", 2: "empty_query", 3: "empty_response"}
     assert done.reasons("wanted") == {2: "empty_query"}
-    assert [row["source_row"] for row in done.samples("wanted")] == [0, 1]
+    assert [row["source_row"] for row in done.samples("wanted")] == [0, 1, 3]
+    assert done.samples("wanted")[-1]["turns"] == [{"role": "user", "content": asked}]
 
 
 def test_ingest_ledger_counts_rows_by_reason(strict):

@@ -65,7 +65,7 @@ def read_shape(records: DataFrame, shape: Shape, fields: FieldMap | None) -> Dat
 def check_turns(samples: DataFrame, config: IngestConfig) -> DataFrame:
     """Fill `reason` for turns that the config refuses: `no_human_turn`, `empty_query`,
     `no_response`, `empty_response`, `too_long`, `too_many_turns`. A row of a `target` needs no
-    response."""
+    response, and a blank one at its end is none."""
     turns = F.col("turns")
 
     def blank(turn: Column) -> Column:
@@ -74,6 +74,10 @@ def check_turns(samples: DataFrame, config: IngestConfig) -> DataFrame:
             F.lit(r"^[\s\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$"),
         )
 
+    last = F.get(turns, F.size(turns) - 1)
+    unanswered = F.col("target") & (last["role"] == "assistant") & blank(last)
+    whole = F.when(unanswered, F.slice(turns, 1, F.size(turns) - 1)).otherwise(turns)
+    samples = samples.withColumn("turns", whole)
     users = F.filter(turns, lambda turn: turn["role"] == "user")
     answers = F.filter(turns, lambda turn: turn["role"] == "assistant")
     checks = [
@@ -81,8 +85,7 @@ def check_turns(samples: DataFrame, config: IngestConfig) -> DataFrame:
         F.when(F.exists(users, blank), "empty_query"),
     ]
     if config.no_response == "reject":
-        last = F.element_at(turns, -1)["role"]
-        checks.append(F.when((last != "assistant") & ~F.col("target"), "no_response"))
+        checks.append(F.when((last["role"] != "assistant") & ~F.col("target"), "no_response"))
     if config.empty_response == "reject":
         checks.append(F.when(F.exists(answers, blank), "empty_response"))
     if config.max_chars is not None:
