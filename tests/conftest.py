@@ -19,6 +19,21 @@ from tagsieve.ledger import StepRun
 
 pytest_plugins = ["own_bank", "ray_cluster", "stub_endpoint", "tiny_llama"]
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A group for each file, and one for all that share the demo; slow ones first, so that the two
+    that run at a time end together."""
+    slow = set()
+    for item in items:
+        folder = item.path.parent.name
+        group = folder if folder == "jobs" else f"{folder}/{item.path.name}"
+        item.add_marker(pytest.mark.xdist_group(group))
+        if item.get_closest_marker("slow") and not item.get_closest_marker("soak"):
+            slow.add(group)
+    order = {"jobs": 0} | dict.fromkeys(slow, 1)
+    items.sort(key=lambda item: order.get(item.get_closest_marker("xdist_group").args[0], 2))
+
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -338,7 +338,10 @@ def test_compare_of_what_is_not_there_exits_2_before_an_engine_starts(
 
     monkeypatch.setattr("tagsieve.engines.spark.start_spark", refuse)
     done = tagsieve("compare", "mine", "other")
-    assert (done.exit_code, "has no selection yet; run the step select" in done.stderr) == (2, True)
+    assert (
+        done.exit_code,
+        "has no selection or mixture yet; run the step select" in done.stderr,
+    ) == (2, True)
     assert tagsieve("compare").exit_code == 2
     assert not (tmp_path / "out").exists()
 

@@ -266,7 +266,7 @@ def diff(old: str, new: str, lake: str | None, rows: int) -> None:
 )
 @click.pass_context
 def compare(ctx: click.Context, selections: tuple[str, ...], lake: str | None, out: str) -> None:
-    """Compare selections: overlap, tags, lengths, scores, pools, root verbs, diversity."""
+    """Compare selections and mixtures: overlap, tags, lengths, scores, pools, verbs, diversity."""
     from tagsieve import comparing
     from tagsieve.console import Console
     from tagsieve.engines.context import Engines

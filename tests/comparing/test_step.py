@@ -54,11 +54,18 @@ def vectors():
 
 @pytest.fixture(scope="module")
 def full_lake(tmp_path_factory):
-    """Four selections: two alike, one that shares two rows with them, one that shares none."""
+    """Three selections, two of them alike, one that shares no row with them, and a mixture, which
+    shares two and holds one of its rows twice."""
     lake = Lake(str(tmp_path_factory.mktemp("lake")))
     numbers = [*range(9), *range(20, 23), 40]
     put(lake, "samples", [whole_sample(n) for n in numbers])
-    select(lake, {name: [(pool(n), key(n)) for n in chosen] for name, chosen in SETS.items()})
+    chosen = {name: [(pool(n), key(n)) for n in numbers] for name, numbers in SETS.items()}
+    mixed = chosen.pop("part")
+    select(lake, chosen)
+    put(lake, "mixtures",
+        [{"mixture": "part", "position": position, "pool": of, "sample_id": sample_id,
+          "copy": int(position == len(mixed)), "part": "a", "run_id": "run"}
+         for position, (of, sample_id) in enumerate([*mixed, mixed[1]])])  # fmt: skip
     put(lake, "tags", [tagged(key(n), *tags) for n, tags in TAGS.items()])
     put(lake, "scores",
         [{"sample_id": key(n), "turn": turn, "scorer": f"ifd {EVIL}", "value": n + turn / 2}
@@ -271,7 +278,7 @@ def test_compare_of_a_selection_that_is_not_there_names_those_that_are(full_lake
     ):
         compare(full_lake, engines, Console(quiet=True), ["part", "frist"], "out.html")
     with pytest.raises(
-        UsageError, match=r"compare mine: .* has no selection yet; run the step sel"
+        UsageError, match=r"compare mine: .* has no selection or mixture yet; run the step"
     ):
         compare(lake, engines, Console(quiet=True), ["mine"], "out.html")
 

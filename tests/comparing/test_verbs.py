@@ -99,10 +99,10 @@ def test_root_verbs_agree_with_labels_by_hand(shared_data):
 
 @pytest.mark.slow
 def test_root_verbs_of_alpaca_are_generate_create_describe(spark, shared_data):
-    texts = Counter(alpaca(shared_data))
+    """Of every fifth row; docs/comparing.md has the counts of all."""
+    texts = Counter(alpaca(shared_data)[::5])
     rows = [("alpaca", text, text) for text in texts.elements()]
     frame = spark.createDataFrame(rows, "selection string, query_id string, instruction string")
     verbs = most_frequent(verb_objects(frame)).collect()
     assert [row["verb"] for row in verbs[:3]] == ["generate", "create", "describe"]
-    assert sum(texts.values()) == 52_002
     assert verbs[0]["objects"][0]["object"] == "list"

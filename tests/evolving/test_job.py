@@ -49,6 +49,7 @@ def test_evolve_is_planned_by_its_calls(recipe):
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_evolve_job_killed_in_the_second_round_goes_on(lake, recipe, script, training_set):
     def start():
         return subprocess.Popen(

@@ -89,6 +89,7 @@ def test_run_twice_does_nothing_twice(demo, run_demo):
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_run_with_8_partitions_gives_the_same_ids(demo, run_demo, tmp_path, spark):
     spark.conf.set("spark.sql.shuffle.partitions", "8")
     spark.conf.set("spark.sql.files.maxPartitionBytes", "20000")

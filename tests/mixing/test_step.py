@@ -336,7 +336,7 @@ def test_mix_over_ask_replace_marks_copies_and_repeats_all_alike(run_mix, lake, 
     assert mixture_of(lake) == mixing.mixture(weighed, {"d": 3_000}, replace=True)
 
 
-@pytest.mark.parametrize("partitions", [1, 4, 32])
+@pytest.mark.parametrize("partitions", [1, pytest.param(4, marks=pytest.mark.soak), 32])
 def test_mix_does_not_depend_on_partitions(run_mix, lake, rows, spark, partitions, monkeypatch):
     settings = {"spark.sql.shuffle.partitions": partitions, "spark.sql.adaptive.enabled": "false"}
     before = {name: spark.conf.get(name) for name in settings}

@@ -94,7 +94,11 @@ def test_normalize_over_a_cut_off_version_doubles_nothing_and_is_known_again(sma
     assert len(rows_of(lake, "ontology_versions")) == 2
 
 
-@pytest.mark.parametrize("where", ["rows-rule", "ontology", "tags", "ontology_versions"])
+@pytest.mark.parametrize(
+    "where",
+    ["ontology", "ontology_versions",
+     *(pytest.param(where, marks=pytest.mark.soak) for where in ("rows-rule", "tags"))],
+)  # fmt: skip
 def test_a_build_that_was_cut_off_leaves_no_version_and_is_made_whole(
     small_lake, engines, monkeypatch, where
 ):

@@ -144,6 +144,7 @@ def test_neighbour_distance_in_a_set_with_too_few_others_is_rejected(lake, make_
     assert context.run.rejected == {"no_vector": 1}
 
 
+@pytest.mark.soak
 def test_neighbour_distance_killed_between_commits_goes_on(
     lake, make_context, vectors, monkeypatch
 ):

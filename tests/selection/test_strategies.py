@@ -20,7 +20,7 @@ from tagsieve.selection import Sources, outcome, select
 
 COUNT = 260
 TAGS = ("complexity_first", "tag_coverage")
-WORKERS = [1, pytest.param(2, marks=pytest.mark.soak), 8]
+WORKERS = [1, 2, pytest.param(8, marks=pytest.mark.soak)]
 SOURCES = Sources("v1", {"c": "c-1", "q": "q-2"}, "e-1")
 
 

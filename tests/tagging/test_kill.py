@@ -149,6 +149,7 @@ def test_actor_killed_is_replaced_and_its_chunks_are_done_again(endpoint, recipe
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_vllm_actor_killed_is_replaced_and_the_run_ends(tiny_llama, recipe):
     lake, path = recipe(
         {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +10,7 @@ import fsspec
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
-from tagsieve.comparing.rows import check_names
+from tagsieve.comparing.rows import check_known, selections_of
 from tagsieve.comparing.tags import newest_version
 from tagsieve.console import Console
 from tagsieve.engines.context import Context, Engines
@@ -50,7 +49,8 @@ def gaps(
     targets = list(dict.fromkeys(targets))
     _check_pools(lake, targets)
     if selection is not None:
-        check_names(lake, [selection], "gaps --selection")
+        own = selections_of(lake)
+        check_known("gaps --selection", lake, [selection], own, "selection", "run the step select")
     version = _checked_version(lake, version)
     files, path = fsspec.core.url_to_fs(out)
     make_folder("--out", files, path)
@@ -187,14 +187,7 @@ def _check_pools(lake: Lake, targets: Sequence[str]) -> None:
     """Raise UsageError for a pool that is not there, and where there is no other one."""
     table = lake.delta("samples")
     known = sorted({str(part["pool"]) for part in table.partitions()}) if table else []
-    for name in targets:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise UsageError(
-                f"gaps {name}: lake {lake.root} has no such pool; {hint}known: "
-                f"{', '.join(known) or 'none'}"
-            )
+    check_known("gaps", lake, targets, known, "pool", "run the step ingest")
     if set(known) <= set(targets):
         raise UsageError(f"gaps {' '.join(targets)}: there is no other pool in lake {lake.root}")
 

@@ -16,27 +16,48 @@ KEY = ("pool", "sample_id")
 
 
 def compared_rows(context: Context, names: Sequence[str]) -> DataFrame:
-    """The rows of some selections: `selection`, `pool`, `sample_id`, `rank`, `run_id`."""
+    """The rows of some selections, and the distinct ones of mixtures: `selection`, `pool`,
+    `sample_id`, `rank`, `run_id`. A selection goes before a mixture of its name."""
     selections = context.pinned("selections").where(F.col("selection").isin(*names))
-    return selections.select("selection", *KEY, "rank", "run_id")
+    own = selections_of(context.lake)
+    others = [name for name in names if name not in own]
+    mixtures = context.pinned("mixtures").where(F.col("mixture").isin(*others))
+    mixed = mixtures.groupBy(F.col("mixture").alias("selection"), *KEY)
+    rows = mixed.agg(F.min("position").alias("rank"), F.max("run_id").alias("run_id"))
+    return selections.select("selection", *KEY, "rank", "run_id").unionByName(rows)
 
 
-def check_names(lake: Lake, names: Sequence[str], command: str = "compare") -> None:
-    """Raise UsageError for a selection that is not there, naming those that are."""
-    known: list[str] = []
-    if lake.version("selections") is not None:
-        known = sorted({file.partition["selection"] for file in lake.files("selections")})
+def selections_of(lake: Lake) -> list[str]:
+    """The names of all selections."""
+    return _named(lake, "selections", "selection")
+
+
+def _named(lake: Lake, table: str, column: str) -> list[str]:
+    if lake.version(table) is None:
+        return []
+    return sorted({file.partition[column] for file in lake.files(table)})
+
+
+def check_names(lake: Lake, names: Sequence[str]) -> None:
+    """Raise UsageError for what is neither a selection nor a mixture, naming those that are."""
+    known = sorted({*selections_of(lake), *_named(lake, "mixtures", "mixture")})
+    check_known("compare", lake, names, known, "selection or mixture", "run the step select or mix")
+
+
+def check_known(
+    command: str, lake: Lake, names: Sequence[str], known: Sequence[str], what: str, hint: str
+) -> None:
+    """Raise UsageError for a name that is not `known`: `what` it is not, and of nothing known the
+    `hint`."""
     for name in names:
         if name in known:
             continue
         if not known:
-            raise UsageError(
-                f"{command} {name}: lake {lake.root} has no selection yet; run the step select"
-            )
+            raise UsageError(f"{command} {name}: lake {lake.root} has no {what} yet; {hint}")
         close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        meant = f"did you mean {close[0]}? " if close else ""
         raise UsageError(
-            f"{command} {name}: lake {lake.root} has no such selection; {hint}known: "
+            f"{command} {name}: lake {lake.root} has no such {what}; {meant}known: "
             f"{', '.join(known)}"
         )
 

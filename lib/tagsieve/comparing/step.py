@@ -52,7 +52,7 @@ def compare(lake: Lake, engines: Engines, console: Console, names: Sequence[str]
     files, path = fsspec.core.url_to_fs(out)
     make_folder("--out", files, path)
     run = StepRun(lake, new_run_id(), "compare")
-    run.reads("selections", "samples", "tags", "scores", "embeddings")
+    run.reads("selections", "mixtures", "samples", "tags", "scores", "embeddings")
     context = Context(lake, engines, run, console)
     try:
         with console.spark_progress(engines.spark, "compare"):

@@ -23,7 +23,7 @@ def ontology_versions(context: Context, rows: DataFrame, names: Sequence[str]) -
     pins = {
         row["run_id"]: dict(row["read"] or []).get("tags", -1)
         for row in context.lake.arrow("runs", ["run_id", "step", "read"]).to_pylist()
-        if row["step"] == "select"
+        if row["step"].split()[0] in ("select", "mix")
     }
     made_by = {
         row["selection"]: row["run_id"]

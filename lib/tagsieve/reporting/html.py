@@ -232,16 +232,17 @@ def latest_steps(lake: Lake) -> list[dict[str, Any]]:
 
 
 def funnels(lake: Lake) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-    """From rows read to rows selected and mixed, and from raw tags to normalised ones of the newest
-    version."""
-    by_step = {row["step"]: row for row in latest_steps(lake)}
+    """From rows read to rows selected (by the newest run that selected) and mixed, and from raw
+    tags to normalised ones of the newest version."""
+    latest = latest_steps(lake)
+    by_step = {row["step"]: row for row in latest}
     stages = [
         ("rows read", "ingest", ("input",)),
         ("samples", "ingest", ("kept", "known")),
         ("tagged samples", "analyze", ("kept",)),
         ("embedded samples", "embed", ("kept", "known")),
         ("screened samples", "screen", ("kept",)),
-        ("selected", "select", ("kept",)),
+        *((step.replace("select", "selected", 1), step, ("kept",)) for step in _selects(latest)),
         ("mixed", "mix", ("kept",)),
     ]
     rows = [
@@ -255,6 +256,12 @@ def funnels(lake: Lake) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
         newest = max((int(row["ontology_version"][1:]) for row in steps), default=0)
         tags = [(r["stage"], r["tags"]) for r in steps if r["ontology_version"] == f"v{newest}"]
     return rows, tags
+
+
+def _selects(latest: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The select steps of the newest run that had any: `select`, or one for each selection."""
+    found = [row for row in latest if row["step"].split()[0] == "select"]
+    return [row["step"] for row in found if row["run_id"] == found[-1]["run_id"]]
 
 
 def _example(row: Mapping[str, Any]) -> dict[str, Any]:
