@@ -8,7 +8,8 @@ from pathlib import Path
 
 SCRIPTS = (
     "start_up.py", "memory_tagger.py", "pools.py", "tagging.py", "cascade.py", "ontology.py",
-    "embedding.py", "screening.py", "scoring.py", "vectors.py", "table.py",
+    "embedding.py", "screening.py", "scoring.py", "selection.py",
+    "vectors.py", "table.py",
 )  # fmt: skip
 
 

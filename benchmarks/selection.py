@@ -34,16 +34,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", choices=("paper", "scale"))
+    parser.add_argument("what", nargs="?", choices=("paper", "scale"), help="default: both")
     parser.add_argument("--rows", type=int, default=10_000_000)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="selection-"))
     try:
-        if options.what == "paper":
-            common.write("selection_paper", paper(folder))
-        else:
+        if options.what != "scale":
+            common.write("selection_paper", paper(folder / "paper"))
+        if options.what != "paper":
             name = f"selection_scale_{options.rows // 1_000_000}m"
-            common.write(name, scale(folder, options.rows))
+            common.write(name, scale(folder / "scale", options.rows))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

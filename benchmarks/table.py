@@ -13,6 +13,7 @@ ORDER = (
     "tagging_vllm", "tagging_http", "tagging_memory", "cascade",
     "ontology_scale", "ontology_semantic", "ontology_association", "ontology_truth",
     "ontology_update", "ontology_funnel", "embedding", "screening", "scoring",
+    "selection_paper", "selection_scale_10m", "selection_scale_100m",
     "vectors_alpaca", "vectors_loops", "vectors_million", "vectors_gpu",
 )  # fmt: skip
 
@@ -36,8 +37,8 @@ def table() -> str:
         machine = result["machine"]
         told = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB"
         machines[f"{told}, {machine['gpu']}" if "gpu" in machine else told] = 0
-        split = name.startswith(("tagging", "ontology", "vectors")) and name != "vectors_gpu"
-        script = name.split("_")[0] if split else name
+        own = (common.ROOT / "benchmarks" / f"{name}.py").exists()
+        script = name if own else name.split("_")[0]
         source = f"`{script}.py`, {machine['date']}"
         lines += [f"| {what} | {figure} | {source} |" for what, figure in result["readme"]]
     return "\n".join([*lines, "", f"Measured on {'; '.join(machines)}.", ""])

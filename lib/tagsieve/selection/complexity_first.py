@@ -22,6 +22,8 @@ most as many rows as there are tags."""
 
 SCAN_ROWS = 2**16
 
+KEY = ["pool", "sample_id"]
+
 
 def complexity_first(
     context: Context, rows: DataFrame, size: int, passes: int | None = None
@@ -126,36 +128,46 @@ def by_passes(rows: DataFrame, size: int, most: int | None = None) -> DataFrame:
     to the covered set. So a pass is one groupBy(tag).min(key). Rows without tags are never taken;
     fewer than `size` rows come back when a pass takes nothing.
 
-    Each pass runs Spark jobs; their number is about `size` over the rows of a pass. Needs Spark's
-    checkpoint folder to be set.
+    Each pass reads `rows` twice, which is best when they lie in files; their number is about `size`
+    over the rows of a pass. The driver and each executor hold the tags, and the keys of the rows
+    taken. Needs Spark's checkpoint folder to be set.
     """
-    key = F.struct((-F.size("tags")).alias("order"), "sample_id", "pool")
-    # Checkpoints cut the plan, which would otherwise hold all earlier passes.
-    left = rows.where(F.size("tags") > 0).select(key.alias("key"), "tags").checkpoint()
+    order = (-F.size("tags")).alias("order")
+    tagged = rows.where(F.size("tags") > 0).select(*KEY, order, "tags")
     passes: list[DataFrame] = []
     selected = 0
     while selected < size and (most is None or len(passes) < most):
-        owners = (
-            left.select("key", F.explode("tags").alias("tag"))
-            .groupBy("tag")
-            .agg(F.min("key").alias("key"))
+        left = tagged
+        if passes:
+            taken = reduce(DataFrame.unionByName, passes).select(*KEY)
+            left = tagged.join(F.broadcast(taken), KEY, "left_anti")
+        found = ranked(_owners(left), size - selected, "order", "sample_id", "pool").select(
+            *KEY,
+            (F.col("rank") + selected).alias("rank"),
+            (-F.col("order")).cast("double").alias("score"),
+            F.lit(f"pass {len(passes) + 1}").alias("reason"),
         )
-        taken = ranked(owners.select("key").distinct(), size - selected, "key").checkpoint()
-        count = taken.count()
+        # Cuts the plan, which would otherwise hold all earlier passes.
+        found = found.checkpoint()
+        count = found.count()
         if not count:
             break
-        passes.append(
-            taken.select(
-                F.col("key.pool").alias("pool"),
-                F.col("key.sample_id").alias("sample_id"),
-                (F.col("rank") + selected).alias("rank"),
-                (-F.col("key.order")).cast("double").alias("score"),
-                F.lit(f"pass {len(passes) + 1}").alias("reason"),
-            )
-        )
+        passes.append(found)
         selected += count
-        left = left.join(taken, "key", "left_anti").checkpoint()
     if not passes:
         empty = "pool string, sample_id string, rank long, score double, reason string"
         return rows.sparkSession.createDataFrame([], empty)
     return reduce(DataFrame.unionByName, passes)
+
+
+def _owners(rows: DataFrame) -> DataFrame:
+    """The rows (`order`, `sample_id`, `pool`) that are the first of some tag, in this order.
+
+    Spark finds the least of numbers by hashing, of keys with strings by sorting all: so the order
+    first, and of the few rows that have it the key.
+    """
+    uses = rows.select(*KEY, "order", F.explode("tags").alias("tag"))
+    least = uses.groupBy("tag").agg(F.min("order").alias("order"))
+    among = uses.join(F.broadcast(least), ["tag", "order"])
+    key = F.min(F.struct("order", "sample_id", "pool")).alias("key")
+    return among.groupBy("tag").agg(key).select("key.*").distinct()
