@@ -343,6 +343,8 @@ def test_compare_of_what_is_not_there_exits_2_before_an_engine_starts(
         "has no selection or mixture yet; run the step select" in done.stderr,
     ) == (2, True)
     assert tagsieve("compare").exit_code == 2
+    done = tagsieve("gaps", "nobody")
+    assert (done.exit_code, "gaps nobody: " in done.stderr) == (2, True)
     assert not (tmp_path / "out").exists()
 
 

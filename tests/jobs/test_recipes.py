@@ -1,5 +1,6 @@
 """The recipes of the papers as they are shipped, with the sample pool and a tiny model."""
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -72,3 +73,30 @@ def test_deita_takes_what_the_papers_rule_takes(run_recipe, lake, tiny_llama):
     assert 5 < len(expected) < len(rows) - 5
     found = sorted(lake.arrow("selections").to_pylist(), key=lambda row: row["rank"])
     assert [(row["pool"], row["sample_id"]) for row in found] == expected
+
+
+def test_target_takes_rows_of_the_pools_for_queries_without_answers(run_recipe, lake, tmp_path):
+    asked = ["How do I sort a list in Python?", "Write a short poem about the sea."]
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text("".join(f"{json.dumps({'prompt': text})}\n" for text in asked))
+    wanted = {"path": str(prompts), "pool": "production", "target": True,
+              "fields": {"query": "prompt"}}  # fmt: skip
+    run_recipe(
+        "target.yaml",
+        f"inputs={[*INPUTS, wanted]}",
+        "normalize.min_count=3",
+        f"select.size={SIZE}",
+        "select.neighbours=50",
+    )
+    taken = sorted(lake.arrow("selections").to_pylist(), key=lambda row: row["rank"])
+    assert len(taken) == SIZE
+    assert {row["pool"] for row in taken} == {"chat", "code"}
+    samples = lake.arrow("samples").to_pylist()
+    ids = {row["sample_id"] for row in samples if row["pool"] == "production"}
+    assert len(ids) == 2
+    near = [row for row in taken if row["reason"].startswith("neighbour")]
+    assert {row["nearest"] for row in near} == ids
+    run = next(row for row in lake.arrow("runs").to_pylist() if row["step"] == "select")
+    assert dict(run["rejected"])["target"] == 2
+    metrics = dict(run["metrics"])
+    assert metrics["target_tags_covered"] == metrics["target_tags_there"] > 0

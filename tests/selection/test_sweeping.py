@@ -2,10 +2,13 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from handmade import put, rows_of, sample
 from tagsieve.console import Console
+from tagsieve.embedding import encoder_fingerprint
+from tagsieve.engines.context import Context
 from tagsieve.errors import UsageError
 from tagsieve.recipe import Recipe, load_recipe
 from tagsieve.runner import run_steps
@@ -96,3 +99,49 @@ def test_sizes_are_found_once_and_each_is_the_beginning_of_the_largest(
         assert sum(len(file.read_text().splitlines()) for file in files) == len(rows)
     run_steps(recipe, recipe.steps, Console(quiet=True), engines)
     assert len(found) == 1
+
+
+def test_candidates_and_vectors_that_are_the_same_are_made_once(
+    lake, engines, tmp_path, monkeypatch
+):
+    keys = [f"s{n:02}" for n in range(40)]
+    put(lake, "samples", [sample("p", key, row=n) for n, key in enumerate(keys)])
+    recipe = load_recipe(str(write(tmp_path, lake, "[kcenter, random]", "[0, 1]")))
+    encoder = encoder_fingerprint(recipe.embed)
+    vectors = np.random.default_rng(1).normal(size=(len(keys), 4))
+    put(lake, "embeddings", [{"sample_id": key, "encoder": encoder, "vector": vector.tolist()}
+                             for key, vector in zip(keys, vectors, strict=True)])  # fmt: skip
+    asked = []
+    there = Context.has_stored
+
+    def spied(self, name):
+        found = there(self, name)
+        asked.append((name.split("-")[0], found))
+        return found
+
+    monkeypatch.setattr(Context, "has_stored", spied)
+    run_steps(recipe, recipe.steps, Console(quiet=True), engines)
+    assert sorted(asked) == sorted(
+        [("samples", False)] * 2 + [("samples", True)] * 2 + [("vectors", False), ("vectors", True)]
+    )
+    together = chosen_by_name(lake)
+    assert len(set(map(tuple, together.values()))) == 4
+    for strategy in ("kcenter", "random"):
+        for seed in (0, 1):
+            alone = load_recipe(str(write(tmp_path, lake, strategy, seed)))
+            run_steps(alone, alone.steps, Console(quiet=True), engines)
+            assert chosen_by_name(lake)["s"] == together[f"s-{strategy}-{seed}"]
+
+
+def write(folder, lake, strategy, seed):
+    path = folder / "recipe.yaml"
+    select = f"{{name: s, strategy: {strategy}, seed: {seed}, size: 9}}"
+    path.write_text(f"lake: {lake.root}\nsteps: [select]\nselect: {select}\n")
+    return path
+
+
+def chosen_by_name(lake):
+    found = {}
+    for row in sorted(rows_of(lake, "selections"), key=lambda row: row["rank"]):
+        found.setdefault(row["selection"], []).append(row["sample_id"])
+    return found

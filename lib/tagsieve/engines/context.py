@@ -88,8 +88,19 @@ class Context:
         """A table as this step found it; as it is now where the step pins no version of it."""
         return self.lake.read(self.engines.spark, table, self.run.read.get(table))
 
-    def stored(self, name: str, frame: DataFrame) -> DataFrame:
-        """A frame written to the run's work folder, and read from there: computed once."""
+    def stored(self, name: str, frame: DataFrame, again: bool = True) -> DataFrame:
+        """A frame written to the run's work folder, and read from there: computed once.
+
+        `again`: also where a step of this run has stored a frame under this name.
+        """
         uri = self.lake.spark_uri(self.lake.work_uri(self.run.run_id, name))
-        frame.write.mode("overwrite").parquet(uri)
+        if again or not self.has_stored(name):
+            frame.write.mode("overwrite").parquet(uri)
         return self.engines.spark.read.schema(frame.schema).parquet(uri)
+
+    def has_stored(self, name: str) -> bool:
+        """Whether a step of this run has written a whole folder of this name for later ones."""
+        import fsspec
+
+        files, folder = fsspec.core.url_to_fs(self.lake.work_uri(self.run.run_id, name))
+        return bool(files.exists(f"{folder}/_SUCCESS"))

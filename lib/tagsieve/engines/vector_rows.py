@@ -117,13 +117,18 @@ class VectorRows:
 
 
 def write_vectors(
-    context: Context, rows: DataFrame, name: str, columns: Sequence[str] = tuple(COLUMNS)
+    context: Context,
+    rows: DataFrame,
+    name: str,
+    columns: Sequence[str] = tuple(COLUMNS),
+    again: bool = True,
 ) -> VectorRows:
     """Write a Spark frame (`columns`, `vector`) to the run's work folder, from where workers read
-    it; a sorted one keeps its order."""
+    it; a sorted one keeps its order. `again`: as in `Context.stored`."""
     folder = context.lake.work_uri(context.run.run_id, name)
-    writer = rows.select(*columns, "vector").write.mode("overwrite").options(**WRITTEN)
-    writer.parquet(context.lake.spark_uri(folder))
+    if again or not context.has_stored(name):
+        writer = rows.select(*columns, "vector").write.mode("overwrite").options(**WRITTEN)
+        writer.parquet(context.lake.spark_uri(folder))
     return vectors_in(folder)
 
 

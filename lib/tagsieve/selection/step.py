@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TypeGuard
 
 from pyspark.sql import Column, DataFrame
@@ -15,7 +15,7 @@ from tagsieve.engines.pools import first_pools
 from tagsieve.engines.screened import SCREENED, screened
 from tagsieve.errors import RunError, UsageError
 from tagsieve.lake import PAYLOAD_BYTES
-from tagsieve.ledger import StepRun
+from tagsieve.ledger import StepRun, fingerprint
 from tagsieve.selection.clustering import Clustered, clustered
 from tagsieve.selection.complexity_first import complexity_first
 from tagsieve.selection.config import (
@@ -129,7 +129,8 @@ def select(
     wanted = eligible if config.rows is None else config.rows
     if isinstance(config, Sized):
         config = config.model_copy(update={"size": max(1, wanted)})
-    outcome = _outcome(context, config, sources, candidates.drop("tokens"), samples)
+    name = f"vectors-{_candidates(context, config, sources, pools, targets)}"
+    outcome = _outcome(context, config, sources, candidates.drop("tokens"), samples, name)
     seconds = time.monotonic() - started - run.metrics.get("sort_seconds", 0.0)
     run.metrics["strategy_seconds"] = round(seconds, 3)
     with context.console.spark_progress(spark, "select"):
@@ -244,7 +245,24 @@ def _samples(
         reason = F.coalesce(reason, F.when(F.col("own").isNull(), "other_pool"))
     rows = rows.withColumn("reason", reason)
     kept = [name for name in (*KEY, "reason", "tags", "score", "tokens") if name in rows.columns]
-    return context.stored("samples", rows.select(*kept))
+    name = f"samples-{_candidates(context, config, sources, pools, targets)}"
+    return context.stored(name, rows.select(*kept), again=False)
+
+
+def _candidates(
+    context: Context,
+    config: SelectConfig,
+    sources: Sources,
+    pools: Sequence[str],
+    targets: Sequence[str],
+) -> str:
+    """A name for the candidates of a selection: what other selections of the run have the same of
+    is not made again."""
+    over_turns = config.over_turns if isinstance(config, ByScore) else None
+    what = config.model_dump(include={"where", "without", "tokens_by", "dedupe"})
+    scored = (config.expression, over_turns)
+    of = (sorted(config.reads), what, scored, asdict(sources), list(pools), list(targets))
+    return fingerprint(*of, context.run.read)
 
 
 def _meeting(
@@ -313,9 +331,10 @@ def _outcome(
     sources: Sources,
     candidates: DataFrame,
     samples: DataFrame,
+    name: str,
 ) -> Outcome:
-    """What the strategy makes of the candidates (`pool`, `sample_id`, and what it reads) among the
-    `samples`."""
+    """What the strategy makes of the candidates (`pool`, `sample_id`, and what it reads; `name`:
+    of their vectors) among the `samples`."""
     spark = context.engines.spark
     if "embeddings" in config.reads:
         candidates = candidates.join(_vectors(context, sources), "sample_id")
@@ -344,9 +363,9 @@ def _outcome(
         case TagDiversityConfig():
             return Outcome(tag_diversity(candidates, config.size))
         case ReprFilterConfig():
-            return repr_filter(context, config, candidates)
+            return repr_filter(context, config, candidates, name)
         case KCenterConfig():
-            return kcenter(context, config, candidates)
+            return kcenter(context, config, candidates, name)
         case KMeansConfig() | SemDedupConfig():
             assert sources.encoder is not None
             clusters, unusable = clustered(context, config, sources.encoder, candidates)

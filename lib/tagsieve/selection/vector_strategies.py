@@ -29,15 +29,18 @@ NEAREST_ROWS = 8192
 """Taken rows whose most alike one is looked up between two signs of progress."""
 
 
-def repr_filter(context: Context, config: ReprFilterConfig, candidates: DataFrame) -> Outcome:
-    """DEITA's filter over candidates (`pool`, `sample_id`, `score`, `vector`).
+def repr_filter(
+    context: Context, config: ReprFilterConfig, candidates: DataFrame, name: str
+) -> Outcome:
+    """DEITA's filter over candidates (`pool`, `sample_id`, `score`, `vector`), which other
+    selections of this run may have sorted under this `name`.
 
     Actors leave out what the rows taken before refuse, a few groups ahead; what is left is decided
     here, group after group. Here and in each actor there are the vectors of the rows taken.
     """
     import ray
 
-    rows = _sorted(context, candidates, F.desc("score"))
+    rows = _sorted(context, candidates, F.desc("score"), name=name)
     made = ReprFilter(config.tau, config.size)
     parts: list[ObjectRef[Array]] = []
     positions: list[Array] = []
@@ -118,14 +121,16 @@ def _refused(
     return parts.frame()
 
 
-def kcenter(context: Context, config: KCenterConfig, candidates: DataFrame) -> Outcome:
-    """Greedy k-center over candidates (`pool`, `sample_id`, `vector`).
+def kcenter(context: Context, config: KCenterConfig, candidates: DataFrame, name: str) -> Outcome:
+    """Greedy k-center over candidates (`pool`, `sample_id`, `vector`), which other selections of
+    this run may have sorted under this `name`.
 
     Each actor holds its share of the vectors; the centres and the farthest rows are here.
     """
     import ray
 
-    rows = _sorted(context, candidates.withColumn("score", F.lit(None).cast("double")))
+    unscored = candidates.withColumn("score", F.lit(None).cast("double"))
+    rows = _sorted(context, unscored, name=name)
     shares = [(rows, groups) for groups in rows.shares(config.workers) if groups]
     if not shares:
         return Outcome(_frame(context, "chosen", CHOSEN, CHOSEN.empty_table()))
@@ -219,11 +224,15 @@ def _runs(bounds: Array, rows: int) -> Iterator[Array]:
             start = place
 
 
-def _sorted(context: Context, candidates: DataFrame, *order: Any) -> VectorRows:
-    """The candidates in an order, ties by sample id and pool, where workers read them."""
+def _sorted(
+    context: Context, candidates: DataFrame, *order: Any, name: str | None = None
+) -> VectorRows:
+    """The candidates in an order, ties by sample id and pool, where workers read them; not again
+    where there are some of this `name`."""
     started = time.monotonic()
     with context.console.spark_progress(context.engines.spark, "select: vectors in order"):
-        rows = write_vectors(context, candidates.orderBy(*order, "sample_id", "pool"), "vectors")
+        ordered = candidates.orderBy(*order, "sample_id", "pool")
+        rows = write_vectors(context, ordered, name or "vectors", again=name is None)
     context.run.metrics["sort_seconds"] = round(time.monotonic() - started, 3)
     return rows
 
