@@ -11,7 +11,7 @@ demo: $(VENV)/.ready  ## the main job on the sample pool
 
 # Two at a time, each with a Spark and a Ray of its own: one leaves a core idle half of the time.
 test: $(VENV)/.ready  ## all tests
-	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 quick: $(VENV)/.ready  ## the tests without the slow ones
 	$(BIN)/python -m pytest tests -m "not slow and not gpu"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 # Hypothesis, Ray and Hugging Face must not reach for a network in tests.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -20,18 +22,24 @@ from tagsieve.ledger import StepRun
 pytest_plugins = ["own_bank", "ray_cluster", "stub_endpoint", "tiny_llama"]
 
 
+class ByFile(LoadFileScheduling):
+    """A file is run by one process, and so are all that share the demo."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "tests/jobs" if file.startswith("tests/jobs/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
+    """How the processes share the tests."""
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A group for each file, and one for all that share the demo; slow ones first, so that the two
-    that run at a time end together."""
-    slow = set()
-    for item in items:
-        folder = item.path.parent.name
-        group = folder if folder == "jobs" else f"{folder}/{item.path.name}"
-        item.add_marker(pytest.mark.xdist_group(group))
-        if item.get_closest_marker("slow") and not item.get_closest_marker("soak"):
-            slow.add(group)
-    order = {"jobs": 0} | dict.fromkeys(slow, 1)
-    items.sort(key=lambda item: order.get(item.get_closest_marker("xdist_group").args[0], 2))
+    """Files with slow tests first, so that the processes end together."""
+    slow = {item.path for item in items
+            if item.get_closest_marker("slow") and not item.get_closest_marker("soak")}  # fmt: skip
+    items.sort(key=lambda item: (item.path.parent.name != "jobs", item.path not in slow))
 
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
