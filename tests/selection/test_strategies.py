@@ -191,7 +191,9 @@ def test_stratified_by_cluster_takes_from_each(run, lake):
 
 
 def test_where_reads_tags_scores_and_samples(run, rows, lake):
+    # Turns are "ask q" and "say q".
     where = "array_contains(tags, 't1') AND c > 1 AND lang = \"en\" AND size(turns) = 2"
+    where += " AND chars = 10"
     done = run(strategy="top_score", score="q", where=where, size=COUNT)
     meeting = [row for row in rows if "t1" in row["tags"] and row["c"] > 1]
     expected = selecting.best_first([row | {"score": row["q"]} for row in meeting])

@@ -32,8 +32,9 @@ class _Selection(RecipeModel):
     )
     where: str | None = Field(
         None,
-        description="An SQL condition that a row must meet: over pool, lang, turns, meta, source, "
-        "tags, and the names of scorers (a conversation's mean over its turns).",
+        description="An SQL condition that a row must meet: over pool, lang, turns, chars (of all "
+        "turns), meta, source, tags, and the names of scorers (a conversation's mean over its "
+        "turns).",
     )
     without: Names = Field(
         (), description="Selections whose rows are not to be taken again (InsTag's studies)."

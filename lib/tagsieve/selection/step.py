@@ -272,6 +272,10 @@ def _meeting(
     from pyspark.errors import PySparkException
 
     rows = samples.drop("query_ids", "source_row", "run_id")
+    if "chars" in config.words - sources.scorers.keys():
+        lengths = F.transform("turns", lambda turn: F.length(turn["content"]))
+        chars = F.aggregate(lengths, F.lit(0), lambda total, length: total + length)
+        rows = rows.withColumn("chars", chars)
     if "tags" in config.words:
         rows = rows.join(_tags(context, sources), "sample_id", "left")
     for name in sorted(config.words & sources.scorers.keys()):
@@ -281,7 +285,7 @@ def _meeting(
         return rows.where(str(config.where))
     except PySparkException as error:
         reason = str(error).split(" SQLSTATE")[0].split(";")[0].strip()
-        known = ", ".join([*samples.columns, "tags", "and the names of scorers"])
+        known = ", ".join([*samples.columns, "chars", "tags", "and the names of scorers"])
         raise UsageError(f"select.where={config.where}: {reason}; known: {known}") from error
 
 
