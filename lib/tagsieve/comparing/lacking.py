@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import fsspec
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
+from tagsieve.comparing.command import run_command
 from tagsieve.comparing.rows import check_known, selections_of
 from tagsieve.comparing.tags import newest_version
 from tagsieve.console import Console
 from tagsieve.engines.context import Context, Engines
 from tagsieve.errors import UsageError
 from tagsieve.lake import Lake
-from tagsieve.ledger import StepRun, new_run_id
-from tagsieve.page import make_folder, write_page, write_text
+from tagsieve.page import write_page
 
 EXAMPLES = 3
 """Conversations of the target that are shown of a tag."""
@@ -52,24 +50,16 @@ def gaps(
         own = selections_of(lake)
         check_known("gaps --selection", lake, [selection], own, "selection", "run the step select")
     version = _checked_version(lake, version)
-    files, path = fsspec.core.url_to_fs(out)
-    make_folder("--out", files, path)
-    run = StepRun(lake, new_run_id(), "gaps")
-    run.reads("selections", "samples", "tags", "raw_tags", "ontology", "ontology_versions")
-    context = Context(lake, engines, run, console)
-    try:
-        with console.spark_progress(engines.spark, "gaps"):
-            found = found_gaps(context, targets, selection, at_least, version)
-    finally:
-        lake.drop_work(run.run_id)
-    told = json.dumps(found, indent=1, ensure_ascii=False)
-    beside = f"{path.removesuffix('.html')}.json"
-    write_text("--out", files, beside, f"{told}\n")
-    facts = found | {"most": ON_PAGE}
-    write_page("--out", files, path, "comparing/gaps.html.j2", facts, lake.root)
-    _show(console, found)
-    console.line(f"page     {path}")
-    console.line(f"figures  {beside}")
+    tables = ("selections", "samples", "tags", "raw_tags", "ontology", "ontology_versions")
+
+    def find(context: Context) -> dict[str, Any]:
+        return found_gaps(context, targets, selection, at_least, version)
+
+    def write(files: Any, path: str, found: Mapping[str, Any]) -> None:
+        facts = {**found, "most": ON_PAGE}
+        write_page("--out", files, path, "comparing/gaps.html.j2", facts, lake.root)
+
+    run_command("gaps", lake, engines, console, out, tables, find, write, _show)
 
 
 def found_gaps(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import fsspec
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from tagsieve.comparing.command import run_command
 from tagsieve.comparing.distributions import DECILES, lengths, scores, spread
 from tagsieve.comparing.diversity import diversity
 from tagsieve.comparing.overlap import (
@@ -29,8 +29,6 @@ from tagsieve.comparing.verbs import most_frequent, verb_objects
 from tagsieve.console import Console
 from tagsieve.engines.context import Context, Engines
 from tagsieve.lake import Lake
-from tagsieve.ledger import StepRun, new_run_id
-from tagsieve.page import make_folder, write_text
 
 EXAMPLES = 3
 """Rows that only one selection has, of which the text is shown."""
@@ -49,23 +47,13 @@ def compare(lake: Lake, engines: Engines, console: Console, names: Sequence[str]
     """
     names = list(dict.fromkeys(names))
     check_names(lake, names)
-    files, path = fsspec.core.url_to_fs(out)
-    make_folder("--out", files, path)
-    run = StepRun(lake, new_run_id(), "compare")
-    run.reads("selections", "mixtures", "samples", "tags", "scores", "embeddings")
-    context = Context(lake, engines, run, console)
-    try:
-        with console.spark_progress(engines.spark, "compare"):
-            found = comparison(context, names)
-    finally:
-        lake.drop_work(run.run_id)
-    told = json.dumps(found, indent=1, ensure_ascii=False)
-    beside = f"{path.removesuffix('.html')}.json"
-    write_text("--out", files, beside, f"{told}\n")
-    write_comparison(files, path, lake.root, found)
-    show_comparison(console, found)
-    console.line(f"page     {path}")
-    console.line(f"figures  {beside}")
+    tables = ("selections", "mixtures", "samples", "tags", "scores", "embeddings")
+
+    def write(files: Any, path: str, found: Mapping[str, Any]) -> None:
+        write_comparison(files, path, lake.root, found)
+
+    find = partial(comparison, names=names)
+    run_command("compare", lake, engines, console, out, tables, find, write, show_comparison)
 
 
 def comparison(context: Context, names: Sequence[str]) -> dict[str, Any]:

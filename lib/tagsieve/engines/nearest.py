@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tagsieve.engines.vectors import (
+    AT_ONCE,
     Array,
     Products,
     Vectors,
-    device,
+    narrow_dtype,
     on_device,
     products,
     similarities,
@@ -23,9 +24,6 @@ from tagsieve.engines.vectors import (
 
 if TYPE_CHECKING:
     import torch
-
-_AT_ONCE = {"cpu": 4_000_000, "cuda": 128_000_000}
-"""Products made at a time: 16 MB on a CPU, 512 MB on a GPU."""
 
 _ROUNDED = 1e-6
 """How far a bound in float32 may be off, and more."""
@@ -41,7 +39,7 @@ class Nearest:
     """
 
     def __init__(self, positions: Array, vectors: Array, k: int, dtype: str | None = None) -> None:
-        self._products = Products(dtype or ("float16" if device() == "cuda" else "float32"))
+        self._products = Products(dtype or narrow_dtype())
         self._positions, self._vectors = positions, vectors
         self._units = self._products.units(vectors)
         self._best = np.full((len(vectors), k), -np.inf)
@@ -54,7 +52,7 @@ class Nearest:
             return
         with torch.inference_mode():
             seen = self._products.load(vectors)
-            step = max(1, _AT_ONCE[self._products.device] // len(vectors))
+            step = max(1, AT_ONCE[self._products.device] // len(vectors))
             for start in range(0, len(self._positions), step):
                 self._compare(slice(start, start + step), positions, vectors, seen)
 

@@ -11,10 +11,11 @@ from pyspark.sql import DataFrame
 from tagsieve.engines.context import Context
 from tagsieve.engines.vector_rows import Bad, Group, VectorRows, write_vectors
 from tagsieve.engines.vectors import (
+    AT_ONCE,
     ROUNDING,
     Array,
     Products,
-    device,
+    narrow_dtype,
     on_device,
     products,
     similarities,
@@ -28,9 +29,6 @@ from tagsieve.selection.vector_workers import KEYS
 
 if TYPE_CHECKING:
     from ray import ObjectRef
-
-_AT_ONCE = {"cpu": 4_000_000, "cuda": 128_000_000}
-"""Products made at a time: 16 MB on a CPU, 512 MB on a GPU."""
 
 
 def nearest_rows(
@@ -49,7 +47,7 @@ def nearest_rows(
         rows = write_vectors(context, left.orderBy("sample_id", "pool"), "vectors", KEYS)
         aims = write_vectors(context, target.orderBy("sample_id"), "targets", ("sample_id",))
     positions, wanted = _usable(aims)
-    context.run.metrics["target_without_vector"] = target.count() - float(len(positions))
+    context.run.metrics["target_without_vector"] = float(aims.count - len(positions))
     if not len(positions):
         raise RunError(
             "select.strategy=match_target: no conversation of the target has a vector; run the "
@@ -156,7 +154,7 @@ class TargetSearch:
 
         torch.set_num_threads(threads)
         self._rows, self._wanted, self._k = rows, wanted, k
-        self._products = Products("float16" if device() == "cuda" else "float32")
+        self._products = Products(narrow_dtype())
         self._units = self._products.units(wanted)
 
     def nearest(self, group: Group, bounds: Array) -> tuple[tuple[Array, Array, Array], Bad]:
@@ -174,7 +172,7 @@ class TargetSearch:
         if len(positions):
             with torch.inference_mode():
                 units = self._products.units(vectors)
-                step = max(1, _AT_ONCE[self._products.device] // len(positions))
+                step = max(1, AT_ONCE[self._products.device] // len(positions))
                 for start in range(0, len(self._wanted), step):
                     part = slice(start, start + step)
                     rough = products(self._units[part], units).float()

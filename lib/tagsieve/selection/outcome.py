@@ -66,6 +66,11 @@ def ranked(rows: DataFrame, size: int, *order: Any) -> DataFrame:
     return rows.orderBy(*order).limit(size).withColumn("rank", F.monotonically_increasing_id())
 
 
+def drawn(seed: int) -> Column:
+    """A row's place in a draw: it depends on the seed and the row alone."""
+    return F.xxhash64(F.lit(seed), "sample_id", "pool")
+
+
 def cumulated(rows: DataFrame, weight: Column, name: str, *order: Any) -> DataFrame:
     """Rows with a column `name`: the sum of `weight` (a whole number) over all rows before, in an
     order without ties.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TypeGuard
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
@@ -37,7 +37,7 @@ from tagsieve.selection.config import (
     TopScoreConfig,
 )
 from tagsieve.selection.match_target import match_target
-from tagsieve.selection.outcome import CHOSEN, Outcome, cumulated, in_schema, ranked
+from tagsieve.selection.outcome import CHOSEN, Outcome, cumulated, drawn, in_schema, ranked
 from tagsieve.selection.scores import combined
 from tagsieve.selection.stratified import NONE, by_rarest_tag, shared_out, stratified
 from tagsieve.selection.tag_coverage import tag_coverage
@@ -118,7 +118,8 @@ def select(
     spark = context.engines.spark
     spark.sparkContext.setCheckpointDir(lake.spark_uri(lake.work_uri(run.run_id, "checkpoints")))
     with context.console.spark_progress(spark, "select"):
-        samples = _samples(context, config, sources, pools, targets)
+        name = _candidates(context, config, sources, pools, targets)
+        samples = _samples(context, config, sources, pools, targets, f"samples-{name}")
         counts = {
             row["reason"]: row["count"] for row in samples.groupBy("reason").count().collect()
         }
@@ -129,8 +130,8 @@ def select(
     wanted = eligible if config.rows is None else config.rows
     if isinstance(config, Sized):
         config = config.model_copy(update={"size": max(1, wanted)})
-    name = f"vectors-{_candidates(context, config, sources, pools, targets)}"
-    outcome = _outcome(context, config, sources, candidates.drop("tokens"), samples, name)
+    of_strategy = candidates.drop("tokens")
+    outcome = _outcome(context, config, sources, of_strategy, samples, f"vectors-{name}")
     seconds = time.monotonic() - started - run.metrics.get("sort_seconds", 0.0)
     run.metrics["strategy_seconds"] = round(seconds, 3)
     with context.console.spark_progress(spark, "select"):
@@ -205,9 +206,10 @@ def _samples(
     sources: Sources,
     pools: Sequence[str],
     targets: Sequence[str],
+    stored_as: str,
 ) -> DataFrame:
     """Every sample with `tags`, `score` and `tokens` where the selection reads them, and the
-    `reason` why it is no candidate, else null."""
+    `reason` why it is no candidate, else null; under the name `stored_as`."""
     samples = context.pinned("samples")
     rows = samples.select(*KEY)
     of_target = F.col("pool").isin(*targets)
@@ -244,9 +246,9 @@ def _samples(
         rows = rows.join(own, KEY, "left")
         reason = F.coalesce(reason, F.when(F.col("own").isNull(), "other_pool"))
     rows = rows.withColumn("reason", reason)
-    kept = [name for name in (*KEY, "reason", "tags", "score", "tokens") if name in rows.columns]
-    name = f"samples-{_candidates(context, config, sources, pools, targets)}"
-    return context.stored(name, rows.select(*kept), again=False)
+    columns = (*KEY, "reason", "tags", "score", "tokens")
+    kept = [column for column in columns if column in rows.columns]
+    return context.stored(stored_as, rows.select(*kept), again=False)
 
 
 def _candidates(
@@ -353,12 +355,12 @@ def _outcome(
             return Outcome(tag_coverage(config, candidates, tags, config.size))
         case TopScoreConfig():
             score = F.asc("score") if config.lowest else F.desc("score")
-            ties = [_drawn(config.seed)] if config.ties == "random" else []
+            ties = [drawn(config.seed)] if config.ties == "random" else []
             best = ranked(candidates, config.size, score, *ties, "sample_id", "pool")
             return Outcome(best.withColumn("reason", F.lit("score")))
         case RandomConfig():
-            drawn = ranked(candidates, config.size, _drawn(config.seed), "sample_id", "pool")
-            return Outcome(drawn.withColumn("reason", F.lit("random")))
+            rows = ranked(candidates, config.size, drawn(config.seed), "sample_id", "pool")
+            return Outcome(rows.withColumn("reason", F.lit("random")))
         case FullConfig():
             rows = cumulated(candidates, F.lit(1), "rank", "sample_id", "pool")
             return Outcome(rows.withColumn("reason", F.lit("all")))
@@ -424,11 +426,6 @@ def _stratified(
     return Outcome(stratified(config, rows, config.size), unusable=unusable)
 
 
-def _drawn(seed: int) -> Column:
-    """A row's place in a draw."""
-    return F.xxhash64(F.lit(seed), "sample_id", "pool")
-
-
 def equal_share(config: KMeansConfig, candidates: DataFrame, clusters: DataFrame) -> DataFrame:
     """As many candidates (`pool`, `sample_id`) at random from each cluster: `pool`, `sample_id`,
     `rank`, `reason`, `score` (the distance to the centroid)."""
@@ -436,7 +433,7 @@ def equal_share(config: KMeansConfig, candidates: DataFrame, clusters: DataFrame
     placed = placed.withColumn("stratum", F.col("cluster"))
     equal = {"weight": F.lit(1.0), "least": F.lit(0), "most": F.lit(None).cast("long")}
     strata = placed.select("stratum").distinct().withColumns(equal)
-    return shared_out(placed, strata, [_drawn(config.seed)], config.size).select(
+    return shared_out(placed, strata, [drawn(config.seed)], config.size).select(
         "pool",
         "sample_id",
         "rank",

@@ -8,7 +8,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from tagsieve.selection.config import StratifiedConfig
-from tagsieve.selection.outcome import ranked
+from tagsieve.selection.outcome import drawn, ranked
 
 NONE = "none"
 """The stratum of rows that have no tag, language or such value."""
@@ -23,12 +23,11 @@ def stratified(config: StratifiedConfig, rows: DataFrame, size: int) -> DataFram
         "sqrt": F.sqrt("count"),
         "temperature": F.pow("count", F.lit(1 / config.temperature)),
     }[config.allocation]
-    drawn = F.xxhash64(F.lit(config.seed), "sample_id", "pool")
     strata = rows.groupBy("stratum").agg(F.count("*").alias("count"))
     least = F.coalesce(_of_stratum(config.quotas), _of_stratum(config.at_least), F.lit(0))
     most = F.coalesce(_of_stratum(config.quotas), _of_stratum(config.at_most))
     strata = strata.withColumns({"weight": weight, "least": least, "most": most}).drop("count")
-    order = [F.desc("score")] if config.score else [drawn]
+    order = [F.desc("score")] if config.score else [drawn(config.seed)]
     score = F.col("score") if config.score else F.lit(None).cast("double")
     return shared_out(rows, strata, order, size).select(
         "pool",
