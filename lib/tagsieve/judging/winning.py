@@ -1,0 +1,148 @@
+"""Winning scores, win rates and the biases of judges, from the scores of pairs in both orders.
+
+Everywhere `scores` is float64 [n, 4]: of each question the scores of A and B with A shown first,
+then of A and B with B shown first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How often A wins, ties and loses."""
+
+    wins: int
+    ties: int
+    losses: int
+
+    @classmethod
+    def of(cls, outcomes: Array) -> Tally:
+        """Of outcomes 1, 0 and -1."""
+        return cls(*(int((outcomes == value).sum()) for value in (1, 0, -1)))
+
+    @property
+    def total(self) -> int:
+        """Outcomes."""
+        return self.wins + self.ties + self.losses
+
+    @property
+    def score(self) -> float:
+        """(wins - losses) / total + 1: above 1, A is the better one (Longest, section 4.1; TACOS,
+        section IV)."""
+        return (self.wins - self.losses) / self.total + 1
+
+
+def by_order(scores: Array) -> tuple[Array, Array]:
+    """Outcomes of A, 1, 0 or -1, int64 [n]: where A was shown first, and where B was."""
+    first, second = (np.sign(scores[:, k] - scores[:, k + 1]).astype(np.int64) for k in (0, 2))
+    return first, second
+
+
+def both_pass(scores: Array) -> Array:
+    """Outcomes of A, int64 [n]: a win or a loss holds in both orders, all else is a tie (Longest,
+    section 4.1: the winning score)."""
+    first, second = by_order(scores)
+    return np.where(first == second, first, 0)
+
+
+def each_order(scores: Array) -> Array:
+    """Outcomes of A, int64 [2 n]: those of both orders, each for itself (TACOS: the win rate)."""
+    return np.concatenate(by_order(scores))
+
+
+def interval(outcomes: Array, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """A bootstrap confidence interval of the score of outcomes of questions, int64 [n] or [n, k]:
+    percentiles of resampled questions, whose k outcomes stay together."""
+    of_questions = outcomes.reshape(len(outcomes), -1).mean(axis=1)
+    found = stats.bootstrap(
+        (of_questions,), np.mean, n_resamples=RESAMPLES, confidence_level=level,
+        method="percentile", batch=100, rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    low, high = found.confidence_interval
+    return float(low) + 1, float(high) + 1
+
+
+@dataclass(frozen=True)
+class PositionBias:
+    """How far a judge goes by the place of an answer.
+
+    `changed`: share of questions whose outcome is another one when the answers change places;
+    `flipped`: of those in which the winner then loses; `first_wins`, `second_wins`: shares of
+    judgements in which the answer shown first, or second, wins.
+    """
+
+    changed: float
+    flipped: float
+    first_wins: float
+    second_wins: float
+
+    @property
+    def advantage(self) -> float:
+        """How much more often the first place wins."""
+        return self.first_wins - self.second_wins
+
+
+def position_bias(scores: Array) -> PositionBias:
+    """Of a judge, by all its judgements."""
+    first, second = by_order(scores)
+    shown_first = np.concatenate([first, -second])
+    return PositionBias(
+        changed=float((first != second).mean()),
+        flipped=float((first * second == -1).mean()),
+        first_wins=float((shown_first == 1).mean()),
+        second_wins=float((shown_first == -1).mean()),
+    )
+
+
+@dataclass(frozen=True)
+class LengthBias:
+    """How far outcomes go with the lengths of answers.
+
+    `correlation`: Spearman's, of the outcome and the logarithm of A's length to B's (nan where one
+    of them is all the same); `decided`: questions with a winner and answers of different lengths;
+    `longer_wins`: the share of these in which the longer answer wins.
+    """
+
+    correlation: float
+    longer_wins: float
+    decided: int
+
+
+def length_bias(outcomes: Array, lengths: Array) -> LengthBias:
+    """`outcomes` of A, int64 [n]; `lengths` of A's and B's answers in any unit, [n, 2]."""
+    ratio = np.log((lengths[:, 0] + 1.0) / (lengths[:, 1] + 1.0))
+    varied = len(set(outcomes.tolist())) > 1 and len(set(ratio.tolist())) > 1
+    correlation = float(stats.spearmanr(outcomes, ratio).statistic) if varied else float("nan")
+    decided = (outcomes != 0) & (ratio != 0)
+    agree = np.sign(ratio[decided]) == outcomes[decided]
+    longer = float(agree.mean()) if decided.any() else float("nan")
+    return LengthBias(correlation, longer, int(decided.sum()))
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of two judges over the same questions: the share of equal outcomes, and Cohen's kappa (nan
+    where both always say the same one thing)."""
+
+    raw: float
+    kappa: float
+
+
+def agreement(one: Array, other: Array) -> Agreement:
+    """Of outcomes of two judges, int64 [n] each."""
+    values = (1, 0, -1)
+    shares = [[float((side == value).mean()) for value in values] for side in (one, other)]
+    raw = float((one == other).mean())
+    chance = sum(a * b for a, b in zip(*shares, strict=True))
+    kappa = (raw - chance) / (1 - chance) if chance < 1 else float("nan")
+    return Agreement(raw, kappa)
