@@ -97,10 +97,14 @@ def test_generated_winners_are_read_right(mark, before, after, form):
     assert found == {"A": "A", "B": "B", "C": "tie"}[mark]
 
 
+PIECES = [
+    "Assistant 1: ", "Assistant 2: ", "[[A]]", "[[", "{", "}", '"first": ', "9", "-1", "(", ")", ", ",
+    "\n", "/10", "score of ", "[" * 3000, "1e999", "nan", "\ud800",
+]  # fmt: skip
+
+
 @settings(max_examples=1000, deadline=None)
-@given(st.text() | st.lists(st.sampled_from(
-    ["Assistant 1: ", "Assistant 2: ", "[[A]]", "[[", "{", "}", '"first": ', "9", "-1", "(",
-     ")", ", ", "\n", "/10", "score of ", "[" * 3000, "1e999", "nan", "\ud800"])).map("".join))  # fmt: skip
+@given(st.text() | st.lists(st.sampled_from(PIECES)).map("".join))
 def test_no_text_raises_and_no_score_is_out_of_range(text):
     found = read_pair(text, TEN)
     assert isinstance(found, Unread) or all(0 <= score <= 10 for score in found)
