@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagsieve.judging.verdicts import Range, Unread, read_pair, read_winner
+from tagsieve.engines.llm.verdicts import Scale, Unread
+from tagsieve.judging.verdicts import read_pair, read_winner
 
-TEN = Range(0, 10)
+TEN = Scale(0, 10)
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +99,8 @@ def test_generated_winners_are_read_right(mark, before, after, form):
 
 
 PIECES = [
-    "Assistant 1: ", "Assistant 2: ", "[[A]]", "[[", "{", "}", '"first": ', "9", "-1", "(", ")", ", ",
-    "\n", "/10", "score of ", "[" * 3000, "1e999", "nan", "\ud800",
+    "Assistant 1: ", "Assistant 2: ", "[[A]]", "[[", "{", "}", '"first": ', "9", "-1", "(", ")",
+    ", ", "\n", "/10", "score of ", "[" * 3000, "1e999", "nan", "\ud800",
 ]  # fmt: skip
 
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagsieve.scoring.rows import Unscorable
-from tagsieve.scoring.verdicts import Scale, read_nodes, read_score
+from tagsieve.engines.llm.verdicts import Scale, Unread, read_score
+from tagsieve.scoring.nodes import read_nodes
 
 TEN, FIVE = Scale(1, 10), Scale(0, 5)
 
@@ -68,7 +68,7 @@ def test_read_score_takes_the_agreed_forms(text, score):
 )
 def test_read_score_refuses_what_is_not_one_number(text):
     found = read_score(text, TEN)
-    assert isinstance(found, Unscorable)
+    assert isinstance(found, Unread)
     assert found.reason == "unparseable"
 
 
@@ -148,5 +148,5 @@ def test_read_nodes_refuses_a_tree_that_ran_away():
 ).map(json.dumps))  # fmt: skip
 def test_whatever_a_judge_writes_nothing_raises(text):
     score, nodes = read_score(text, TEN), read_nodes(text, 5)
-    assert isinstance(score, Unscorable) or score in TEN.values
-    assert isinstance(nodes, Unscorable) or 1 <= nodes <= 5
+    assert isinstance(score, Unread) or score in TEN.values
+    assert isinstance(nodes, Unread) or 1 <= nodes <= 5

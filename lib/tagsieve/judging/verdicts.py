@@ -3,22 +3,15 @@ raises and nothing is guessed."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from tagsieve.engines.llm.replies import UNPARSEABLE, after_thoughts
-
-OUT_OF_RANGE = "out_of_range"
-"""A score outside of the scale."""
+from tagsieve.engines.llm.replies import UNPARSEABLE
+from tagsieve.engines.llm.verdicts import Scale, Unread, body, is_number, only_object
 
 CONTRADICTORY = "contradictory"
 """Two scores or winners that the answer gives are not the same."""
-
-LONGEST = 64_000
-"""Characters of an answer that is read. None that was asked for is as long; a loop is."""
 
 Winner = Literal["A", "B", "tie"]
 
@@ -51,23 +44,7 @@ _WINNER = re.compile(r"\[\[\s*(A|B|C|tie)\s*\]\]", re.IGNORECASE)
 _MARKDOWN = str.maketrans("", "", "*`\"'_#")
 
 
-@dataclass(frozen=True)
-class Unread:
-    """Why an answer has no verdict: `reason` for the quarantine, `error` for a person."""
-
-    reason: str
-    error: str
-
-
-@dataclass(frozen=True)
-class Range:
-    """Scores from `low` to `high`, both possible."""
-
-    low: float
-    high: float
-
-
-def read_pair(text: str, scale: Range) -> tuple[float, float] | Unread:
+def read_pair(text: str, scale: Scale) -> tuple[float, float] | Unread:
     """The scores of the first and the second answer, as they were shown.
 
     Read from the only JSON object (`first` and `second`, or `scores`, a list of two); else from the
@@ -75,7 +52,7 @@ def read_pair(text: str, scale: Range) -> tuple[float, float] | Unread:
     `Assistant 1: 8` with `Assistant 2: 7`, a score of 8 with a score of 7. When the places do not
     agree, or none is there, there is none.
     """
-    text = _body(text)
+    text = body(text)
     found = _of_object(text)
     if found is None:
         lines = [line.translate(_MARKDOWN).strip() for line in text.splitlines()]
@@ -88,18 +65,14 @@ def read_pair(text: str, scale: Range) -> tuple[float, float] | Unread:
             told = ", ".join(f"{a:g} {b:g}" for a, b in sorted(set(places))[:3])
             return Unread(CONTRADICTORY, f"the answer says different scores: {told}")
         found = places[0]
-    for score in found:
-        if not scale.low <= score <= scale.high:
-            told = f"{scale.low:g} to {scale.high:g}"
-            return Unread(OUT_OF_RANGE, f"the score {score:g} is outside of {told}")
-    return found
+    return scale.check(found[0]) or scale.check(found[1]) or found
 
 
 def read_winner(text: str) -> Winner | Unread:
     """Which answer is the better one: `[[A]]`, `[[B]]` or `[[C]]` (a tie), however often, or the
     `winner` of the only JSON object; else the last line, when it is 1, 2 or 3 (a tie) alone."""
-    text = _body(text)
-    told = _object(text)
+    text = body(text)
+    told, _ = only_object(text)
     if told is not None:
         marks = [str(told.get("winner", "")).strip().upper()]
     else:
@@ -119,37 +92,17 @@ def read_winner(text: str) -> Winner | Unread:
 _WINNERS: dict[str, Winner] = {"A": "A", "B": "B", "C": "tie", "TIE": "tie"}
 
 
-def _body(text: str) -> str:
-    return "" if len(text) > LONGEST else after_thoughts(text.strip().strip("\ufeff\u200b").strip())
-
-
 def _of_object(text: str) -> tuple[float, float] | None:
-    told = _object(text)
+    told, _ = only_object(text)
     if told is None:
         return None
     listed = told.get("scores", [told.get("first"), told.get("second")])
-    if not isinstance(listed, list) or len(listed) != 2 or not all(map(_is_number, listed)):
+    if not isinstance(listed, list) or len(listed) != 2 or not all(map(is_number, listed)):
         return None
     return float(listed[0]), float(listed[1])
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
-
-
-def _object(text: str) -> dict[str, Any] | None:
-    """The only JSON object of a text. Raises nothing, however deep or odd it is."""
-    start, end = text.find("{"), text.rfind("}") + 1
-    if start < 0 or end <= start:
-        return None
-    try:
-        found = json.loads(text[start:end])
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _of_line(line: str, scale: Range) -> tuple[float, float] | None:
+def _of_line(line: str, scale: Scale) -> tuple[float, float] | None:
     found = _LINE.fullmatch(line)
     if found:
         return _scaled(found[1], found[2], found[3], found[4], scale)
@@ -157,7 +110,7 @@ def _of_line(line: str, scale: Range) -> tuple[float, float] | None:
     return both[0] if both else None
 
 
-def _places(lines: Sequence[str], scale: Range) -> list[tuple[float, float]]:
+def _places(lines: Sequence[str], scale: Scale) -> list[tuple[float, float]]:
     """What every place says that has both scores."""
     pairs = [pair for line in lines if _LINE.fullmatch(line) and (pair := _of_line(line, scale))]
     pairs += _labelled(lines, scale)
@@ -165,12 +118,12 @@ def _places(lines: Sequence[str], scale: Range) -> list[tuple[float, float]]:
     return pairs + _both(told, scale)
 
 
-def _labelled(lines: Sequence[str], scale: Range) -> list[tuple[float, float]]:
+def _labelled(lines: Sequence[str], scale: Scale) -> list[tuple[float, float]]:
     found = [(each[1], each[2], each[3]) for line in lines for each in _LABELLED.finditer(line)]
     return _both(found, scale)
 
 
-def _both(found: Sequence[tuple[str, str, str | None]], scale: Range) -> list[tuple[float, float]]:
+def _both(found: Sequence[tuple[str, str, str | None]], scale: Scale) -> list[tuple[float, float]]:
     """The pairs that labelled scores make: one, where each answer has one score; more, where they
     have several."""
     firsts = [each for each in found if each[0].upper() in ("1", "A")]
@@ -180,7 +133,7 @@ def _both(found: Sequence[tuple[str, str, str | None]], scale: Range) -> list[tu
 
 
 def _scaled(
-    a: str, of_a: str | None, b: str, of_b: str | None, scale: Range
+    a: str, of_a: str | None, b: str, of_b: str | None, scale: Scale
 ) -> tuple[float, float] | None:
     """Two numbers; None where one is of another scale, as in 7/100."""
     if any(of is not None and float(of) != scale.high for of in (of_a, of_b)):

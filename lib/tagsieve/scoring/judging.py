@@ -13,11 +13,12 @@ from tagsieve.engines.llm.asking import check_llm, llm_actors, llm_engine, llm_i
 from tagsieve.engines.llm.config import VllmConfig
 from tagsieve.engines.llm.prompts import PromptTemplate, load_prompt
 from tagsieve.engines.llm.replies import UNPARSEABLE, Answer, NotAsked, Refusal, Reply
+from tagsieve.engines.llm.verdicts import Scale, Unread, read_score
 from tagsieve.ledger import fingerprint
 from tagsieve.scoring.config import DirectConfig, JudgeScorerConfig
 from tagsieve.scoring.models import killed_by
+from tagsieve.scoring.nodes import read_nodes
 from tagsieve.scoring.rows import NO_RESPONSE, TRUNCATED, Turn, Unscorable, failed, scored_rows
-from tagsieve.scoring.verdicts import Scale, read_nodes, read_score
 
 SCALES = {"complexity": Scale(1, 10), "quality": Scale(0, 5)}
 """Of direct scoring: those of DEITA's tables 11 and 15."""
@@ -118,7 +119,7 @@ class JudgeScorer:
         if isinstance(answer, Refusal):
             return failed(turn, self._scorer, Unscorable(answer.reason, answer.error))
         value = self._value(answer)
-        if isinstance(value, Unscorable):
+        if isinstance(value, Unread):
             return failed(turn, self._scorer, value, answer.text)
         return {
             "sample_id": turn.sample_id,
@@ -129,12 +130,12 @@ class JudgeScorer:
             "flags": [TRUNCATED] if answer.prompt_cut else [],
         }
 
-    def _value(self, answer: Reply) -> float | Unscorable:
+    def _value(self, answer: Reply) -> float | Unread:
         config = self._config
         if answer.cut:  # of a number, too, the rest may be missing
             most = config.engine.decoding.max_tokens
             why = f"the answer was cut at decoding.max_tokens={most}; raise it"
-            return Unscorable(UNPARSEABLE, why)
+            return Unread(UNPARSEABLE, why)
         if isinstance(config, DirectConfig):
             return read_score(answer.text, SCALES[config.what])
         return read_nodes(answer.text, config.max_nodes)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from tagsieve.engines.llm.verdicts import Unread
 from tagsieve.engines.logprobs import Question
 from tagsieve.engines.microbatch import FAILURE
 from tagsieve.lake import TABLES
@@ -80,7 +81,9 @@ def scored_rows(run_id: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([{**row, "run_id": run_id} for row in rows], schema=SCORED)
 
 
-def failed(turn: Turn, scorer: str, why: Unscorable, payload: str | None = None) -> dict[str, Any]:
+def failed(
+    turn: Turn, scorer: str, why: Unscorable | Unread, payload: str | None = None
+) -> dict[str, Any]:
     """The row of a turn that has no score; `payload`: what is kept of it, its text by default."""
     failure = {
         "key": f"{scorer} {turn.sample_id} {turn.turn}",
