@@ -213,7 +213,7 @@ def plant(folder: Path) -> tuple[list[Any], list[str], list[tuple[str, str]]]:
     from parity.screening import jaccard, shingles
     from planted import REPLY, planted
     from tagsieve import records
-    from tagsieve.screening.test_sets import read_questions
+    from tagsieve.test_sets.reading import read_questions
 
     rng = random.Random(0)
     with gzip.open(common.DATA / "pools" / "alpaca.jsonl.gz", "rt") as lines:

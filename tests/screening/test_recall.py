@@ -9,8 +9,8 @@ from handmade import put, recorded, rows_of, sample
 from planted import REPLY, planted, recall
 from tagsieve import records
 from tagsieve.screening import ScreenConfig, screen
-from tagsieve.screening.config import TestSet as Questions
-from tagsieve.screening.test_sets import read_questions
+from tagsieve.test_sets.config import TestSet as Questions
+from tagsieve.test_sets.reading import read_questions
 
 FIELDS = {
     "ifeval": "prompt",

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from tagsieve.config import RecipeModel
+from tagsieve.test_sets.config import TestSet, named_once
 
 
 class ShingleConfig(RecipeModel):
@@ -37,23 +38,6 @@ class NearDuplicateConfig(RecipeModel):
         "probability 1 - (1 - s^r)^b.",
     )
     band_size: int = Field(6, ge=1, description="Hashes in a band (r).")
-
-
-class TestSet(RecipeModel):
-    """The questions of a test set, in a file of JSON lines."""
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the test set.")
-    path: str = Field(description="File or URI; compressed by its ending (.gz and others).")
-    field: str | tuple[str, ...] = Field(
-        description="Key of the question; dots and numbers reach inside, as in conversations.0; "
-        "of a list of keys the texts are put together with line breaks, and all but the first may "
-        "be blank.",
-    )
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The keys of the question."""
-        return (self.field,) if isinstance(self.field, str) else self.field
 
 
 class NGramConfig(RecipeModel):
@@ -103,8 +87,5 @@ class ScreenConfig(RecipeModel):
             raise ValueError("near_duplicates is null and test_sets is empty; set one of them")
         if self.test_sets and self.ngram is None and self.embedding is None:
             raise ValueError("test_sets are given, but ngram and embedding are null; set one")
-        names = [test_set.name for test_set in self.test_sets]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"test_sets names {twice[0]} twice; give each a name of its own")
+        named_once(self.test_sets)
         return self

@@ -18,7 +18,7 @@ from tagsieve.screening.config import ScreenConfig
 from tagsieve.screening.contamination import contaminated_turns
 from tagsieve.screening.near_duplicates import near_duplicates
 from tagsieve.screening.similar_questions import SIMILAR, QuestionEncoder, similar_questions
-from tagsieve.screening.test_sets import read_questions
+from tagsieve.test_sets.reading import read_questions
 
 TEXT_LENGTH = 500
 """Characters of a question that are kept with what it was found in."""

@@ -9,13 +9,13 @@ from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
 from tagsieve.engines.handover import read_all
+from tagsieve.engines.kmeans import ROWS_PER_CENTROID, train
 from tagsieve.engines.vector_rows import Bad, VectorRows, write_vectors
 from tagsieve.engines.vectors import Array
 from tagsieve.errors import RunError
 from tagsieve.lake import rows_table
 from tagsieve.ledger import fingerprint
 from tagsieve.selection.config import KMeansConfig, SemDedupConfig, StratifiedConfig
-from tagsieve.selection.kmeans import ROWS_PER_CENTROID, train
 from tagsieve.selection.outcome import Parts
 from tagsieve.selection.vector_strategies import started, unusable_rows
 from tagsieve.selection.vector_workers import Assigner

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from tagsieve.engines.kmeans import Centroids
 from tagsieve.engines.vector_rows import Bad, Group, VectorRows
 from tagsieve.engines.vectors import Array
 from tagsieve.selection.kcenter import Farthest, Shard
-from tagsieve.selection.kmeans import Centroids
 from tagsieve.selection.repr_filter import ReprFilter, Taken
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selection.test_repr_filter import bunched
-from tagsieve.selection.kmeans import Centroids, train
+from tagsieve.engines.kmeans import Centroids, train
 
 
 @settings(max_examples=80, deadline=None)

@@ -6,8 +6,9 @@ import json
 import pytest
 
 from tagsieve.errors import UsageError
-from tagsieve.screening.config import TestSet as Questions
-from tagsieve.screening.test_sets import read_questions
+from tagsieve.test_sets.config import Answers
+from tagsieve.test_sets.config import TestSet as Questions
+from tagsieve.test_sets.reading import read_answers, read_questions
 
 SHAPES = {
     "ifeval": ("prompt", 541),
@@ -80,3 +81,31 @@ def test_questions_of_files_that_are_not_there_are_refused(tmp_path):
     (tmp_path / "bad.gz").write_text("no gzip")
     with pytest.raises(UsageError, match="cannot be read"):
         read(str(tmp_path / "bad.gz"), "q")
+
+
+def answered(write, answers, questions=({"q": "one"}, {"q": "two"}), field="output"):
+    asked = Questions(name="t", path=write(*questions), field="q")
+    write(*answers, name="t-x.jsonl")
+    path = asked.path.replace("t.jsonl", "{test_set}-x.jsonl")
+    return read_answers([asked], {"x": Answers(path=path, field=field)}).to_pylist()
+
+
+def test_answers_lie_beside_their_questions(write):
+    found = answered(write, [{"output": "1"}, {"q": "two", "output": ""}])
+    assert [(row["text"], row["answers"]) for row in found] == [("one", ["1"]), ("two", [""])]
+    found = answered(write, [{"q": "1"}, {"q": "2"}], field="q")
+    assert [row["answers"] for row in found] == [["1"], ["2"]]
+
+
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([{"output": "1"}], r"judge.answers.x.path=.*: has 1 answers, .* has 2 questions"),
+        ([{"output": "1"}, "", {"output": "2"}], "line for line"),
+        ([{"output": "1"}, {"text": "2"}], r"x.field=output: no text there in line 2 .*has: text"),
+        ([{"q": "two", "output": "1"}, {"q": "one", "output": "2"}], "line 1 is of another quest"),
+    ],
+)
+def test_answers_to_other_questions_are_refused(write, answers, told):
+    with pytest.raises(UsageError, match=told):
+        answered(write, answers)

@@ -1,0 +1,146 @@
+"""The questions of test sets, and models' answers to them, from files of JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from tagsieve.errors import UsageError
+from tagsieve.test_sets.config import Answers, TestSet
+
+QUESTIONS = pa.schema(
+    [
+        pa.field("test_set", pa.string(), nullable=False),
+        pa.field("question", pa.int64(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+    ]
+)
+
+
+def read_questions(test_sets: Sequence[TestSet], step: str = "screen") -> pa.Table:
+    """The questions of all test sets of a step (`QUESTIONS`); `question` is the 0-based line of its
+    file.
+
+    They are held in memory. Raises UsageError for a file that cannot be read, a line that is no
+    JSON object, or one that lacks the question.
+    """
+    rows = [
+        {"test_set": test_set.name, "question": number, "text": text}
+        for position, test_set in enumerate(test_sets)
+        for number, text in _questions(test_set, f"{step}.test_sets.{position}")
+    ]
+    return pa.Table.from_pylist(rows, schema=QUESTIONS)
+
+
+def read_answers(
+    test_sets: Sequence[TestSet], answers: Mapping[str, Answers], step: str = "judge"
+) -> pa.Table:
+    """`QUESTIONS`, and a column `answers` with the answer of each model, in the order of `answers`.
+
+    They are held in memory. Raises UsageError as `read_questions`, and where a model's file has
+    other lines than the test set, or other questions.
+    """
+    questions = read_questions(test_sets, step)
+    of_model = [
+        [text for each in test_sets for text in _answers(each, told, f"{step}.answers.{model}")]
+        for model, told in answers.items()
+    ]
+    rows = [list(texts) for texts in zip(*of_model, strict=True)]
+    return questions.append_column("answers", pa.array(rows, pa.list_(pa.string())))
+
+
+def _questions(test_set: TestSet, setting: str) -> list[tuple[int, str]]:
+    records = _records(test_set.path, f"{setting}.path", test_set.name)
+    first, *others = test_set.fields
+    for number, record in records.items():
+        if not (_text(record, first) or "").strip():
+            raise _no_text(setting, first, f"line {number + 1} of {test_set.path}", record)
+    for field in others:
+        if all(_text(record, field) is None for record in records.values()):
+            some = next(iter(records.values()))
+            raise _no_text(setting, field, f"any line of {test_set.path}", some)
+    return [(number, _joined(record, test_set.fields)) for number, record in records.items()]
+
+
+def _answers(test_set: TestSet, answers: Answers, setting: str) -> list[str]:
+    """A model's answers to the questions of a test set, in the order of their lines."""
+    path = answers.path.replace("{test_set}", test_set.name)
+    asked = _records(test_set.path, setting, test_set.name)
+    records = _records(path, f"{setting}.path", test_set.name)
+    if records.keys() != asked.keys():
+        raise UsageError(
+            f"{setting}.path={path}: has {len(records)} answers, and {test_set.path} has "
+            f"{len(asked)} questions; line for line they must be of the same question"
+        )
+    found = []
+    for number, record in records.items():
+        text = _text(record, answers.field)
+        if text is None:
+            raise _no_text(setting, answers.field, f"line {number + 1} of {path}", record)
+        # An answer may lie under the question's key.
+        fields = () if answers.field in test_set.fields else test_set.fields
+        repeated = _joined(record, fields)
+        if repeated and repeated != _joined(asked[number], test_set.fields):
+            raise UsageError(
+                f"{setting}.path={path}: line {number + 1} is of another question than line "
+                f"{number + 1} of {test_set.path}; put the answers in the order of the questions"
+            )
+        found.append(text)
+    return found
+
+
+def _joined(record: Any, fields: Sequence[str]) -> str:
+    return "\n".join(text for field in fields if (text := _text(record, field)))
+
+
+def _records(path: str, setting: str, of: str) -> dict[int, dict[str, Any]]:
+    """The JSON objects of a file, by their 0-based lines."""
+    import fsspec
+
+    try:
+        with fsspec.open(path, "rt", encoding="utf-8-sig", compression="infer") as file:
+            lines = file.read().split("\n")
+    except FileNotFoundError as error:
+        raise UsageError(f"{setting}={path}: no such file; name the JSON lines of {of}") from error
+    except (OSError, EOFError, ImportError, ValueError) as error:
+        raise UsageError(f"{setting}={path}: cannot be read: {error}") from error
+    records = {
+        number: _record(f"{setting}: {path}, line {number + 1}", line)
+        for number, line in enumerate(lines)
+        if line.strip()
+    }
+    if not records:
+        raise UsageError(f"{setting}={path}: has no line; name the JSON lines of {of}")
+    return records
+
+
+def _record(place: str, line: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{place}: not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise UsageError(f"{place}: expected a JSON object with the text in it")
+    return record
+
+
+def _no_text(setting: str, field: str, where: str, record: dict[str, Any]) -> UsageError:
+    return UsageError(
+        f"{setting}.field={field}: no text there in {where}, which has: {', '.join(record)}. Set "
+        "field to the key of the text"
+    )
+
+
+def _text(record: Any, field: str) -> str | None:
+    """The string at a dotted key, None where there is none."""
+    for key in field.split("."):
+        if isinstance(record, dict) and key in record:
+            record = record[key]
+        elif isinstance(record, list) and key.isdigit() and int(key) < len(record):
+            record = record[int(key)]
+        else:
+            return None
+    return record if isinstance(record, str) else None
