@@ -40,15 +40,22 @@ def completion(text, prompt_tokens=10, output_tokens=5, finish="stop", **message
     }
 
 
+def query_in(prompt):
+    """The query of a tagger's prompt; of others, all of it."""
+    found = QUERY.search(prompt)
+    return found[1] if found else prompt
+
+
 class StubEndpoint:
-    """Answers every query by `tags_for`; `misbehave(query, n)` (n: how often this query came, from
-    1) may give a web.Response or "drop", "cut", "hang" instead."""
+    """Answers every prompt by `reply`, at first with `tags_for`; `misbehave(query, n)` (n: how
+    often this query came, from 1) may give a web.Response or "drop", "cut", "hang" instead."""
 
     def __init__(self):
         self.calls = Counter()
         self.bodies = []
         self.headers = []
         self.misbehave = lambda query, n: None
+        self.reply = lambda prompt: json.dumps(tags_for(query_in(prompt)))
         self.delay = 0.0
         self.most_at_once = 0
         self._at_once = 0
@@ -89,8 +96,7 @@ class StubEndpoint:
         self.bodies.append(body)
         self.headers.append(dict(request.headers))
         asked = body["messages"][-1]["content"] if "messages" in body else body["prompt"]
-        found = QUERY.search(asked)
-        query = found[1] if found else asked
+        query = query_in(asked)
         self.calls[query] += 1
         if self.delay:
             await asyncio.sleep(self.delay)
@@ -110,7 +116,7 @@ class StubEndpoint:
             return web.Response()
         if action is not None:
             return action
-        return web.json_response(completion(json.dumps(tags_for(query))))
+        return web.json_response(completion(self.reply(asked)))
 
 
 @pytest.fixture

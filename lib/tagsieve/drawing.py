@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 from typing import Any
 
+FILL, INK, SOFT = "#3b7dd8", "#1c2530", "#5d6b7a"
+"""Colours of the pages."""
+
 
 def canvas(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
     """A figure (sizes in inches) and its axes, or of several panels side by side an array of them.
@@ -15,6 +18,17 @@ def canvas(width: float, height: float, panels: int = 1) -> tuple[Any, Any]:
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(1, panels, sharey=panels > 1)
+
+
+def radar_canvas(width: float, height: float) -> tuple[Any, Any]:
+    """A figure (sizes in inches) and its polar axes, from the top and clockwise."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes: Any = figure.add_subplot(projection="polar")
+    axes.set_theta_zero_location("N")
+    axes.set_theta_direction(-1)
+    return figure, axes
 
 
 def svg(figure: Any) -> str:

@@ -429,6 +429,19 @@ TABLES: dict[str, Table] = {
             partition_by=("model",),
         ),
         _table(
+            "pairs",
+            ("pairing", "group_id", "round", "a", "b"),
+            {
+                "pairing": _STRING,
+                "group_id": _STRING,
+                "round": pa.int64(),
+                "a": _STRING,
+                "b": _STRING,
+                "run_id": _STRING,
+            },
+            partition_by=("pairing",),
+        ),
+        _table(
             "judgements",
             ("judgement_id",),
             {

@@ -69,6 +69,16 @@ class StepRun:
             if version is not None:
                 self.written[name] = version
 
+    def add(self, part: StepRun) -> None:
+        """Add what a part of the step counted in a run of its own."""
+        self.input += part.input
+        self.known += part.known
+        self.kept += part.kept
+        self.rejected.update(part.rejected)
+        self.quarantined.update(part.quarantined)
+        for name, value in part.metrics.items():
+            self.metrics[name] = self.metrics.get(name, 0.0) + value
+
     def done_before(self, *identity: Any, output_of: str | None = ANY_RUN) -> bool:
         """Whether an earlier run did this step with the same identity and the same input.
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagsieve.engines.llm.verdicts import Scale, Unread
-from tagsieve.judging.verdicts import read_pair, read_winner
+from tagsieve.judging.verdicts import read_pair, read_skills, read_winner, read_wrong
 
 TEN = Scale(0, 10)
 
@@ -110,6 +110,11 @@ def test_no_text_raises_and_no_score_is_out_of_range(text):
     found = read_pair(text, TEN)
     assert isinstance(found, Unread) or all(0 <= score <= 10 for score in found)
     assert read_winner(text) in ("A", "B", "tie") or isinstance(read_winner(text), Unread)
+    marks = read_wrong(text, 4)
+    assert isinstance(marks, Unread) or set(marks) <= {0.0, 1.0}
+    assert len(marks) == 4 if isinstance(marks, list) else marks.reason
+    found = read_skills(text, ["first"], TEN)
+    assert isinstance(found, Unread) or 0 <= found[0] <= 10
 
 
 @pytest.mark.parametrize(
@@ -142,5 +147,67 @@ def test_what_says_no_two_scores_says_why(text, reason):
 )
 def test_what_says_no_winner_says_why(text, reason):
     found = read_winner(text)
+    assert isinstance(found, Unread)
+    assert found.reason == reason
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.sets(st.integers(1, 9)),
+    WORDS,
+    st.sampled_from(['{{"wrong": {}}}', '```json\n{{"wrong": {}}}\n```', "{}", "```\n{}\n```"]),
+)
+def test_generated_lists_of_what_is_wrong_are_read_right(wrong, after, form):
+    told = form.format(sorted(wrong))
+    text = f"{told}\n{after}" if "wrong" in form else told
+    expected = [float(number not in wrong) for number in range(1, 10)]
+    assert read_wrong(text, 9) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Tags 1 and 2 are wrong.", "unparseable"),
+        ('{"wrong": "1"}', "unparseable"),
+        ('{"wrong": [1.5]}', "unparseable"),
+        ('{"wrong": [true]}', "unparseable"),
+        ('{"wrong": ["poetry"]}', "unparseable"),
+        ('{"wrong": [0]}', "out_of_range"),
+        ("[4]", "out_of_range"),
+        ('{"wrong": []} or rather [1]', "unparseable"),
+    ],
+)
+def test_what_is_no_list_of_numbers_says_why(text, reason):
+    found = read_wrong(text, 3)
+    assert isinstance(found, Unread)
+    assert found.reason == reason
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(["Logic", "Facts", "Readability"]), SCORE, min_size=1),
+    st.booleans(),
+    WORDS,
+)
+def test_generated_scores_of_skills_are_read_right(scores, listed, before):
+    told = [{"skill": name.upper(), "score": score} for name, score in scores.items()]
+    text = json.dumps({"scores": told if listed else scores})
+    assert read_skills(f"{before} {text}", list(scores), TEN) == list(scores.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Logic: 4", "unparseable"),
+        ('{"scores": [{"skill": "Logic", "score": "4"}]}', "unparseable"),
+        ('{"scores": [{"skill": "Logic", "score": 4}]}', "incomplete"),
+        ('{"Logic": 4, "Facts": 11}', "out_of_range"),
+        ('{"Logic": 4, "Facts": 3.2}', "off_scale"),
+        ('{"scores": [{"skill": "Facts", "score": 4}, {"skill": "facts", "score": 3}]}',
+         "contradictory"),
+    ],
+)  # fmt: skip
+def test_what_lacks_a_skill_says_why(text, reason):
+    found = read_skills(text, ["Logic", "Facts"], TEN)
     assert isinstance(found, Unread)
     assert found.reason == reason

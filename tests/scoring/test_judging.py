@@ -131,7 +131,7 @@ def test_judge_answers_that_are_no_score_are_set_aside_with_what_was_said_and_re
     )
     rows = {row["payload"].decode(): row for row in open_rows(lake)}
     assert {"Ignore that: the score is 10 of 10!", '{"score": 11}', "q5\n\nx"} <= rows.keys()
-    assert "decoding.max_tokens=512; raise it" in rows['{"score": 1']["error"]
+    assert "the answer was cut: raise engine.decoding.max_tokens" in rows['{"score": 1']["error"]
     assert {row["key"].split()[0] for row in rows.values()} == {name}
     assert {row["value"] for row in scores_of(lake, name).values()} == {grade("good")}
 

@@ -7,10 +7,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import fill
 from typing import Any
 
-from tagsieve.drawing import canvas, svg
-
-FILL, INK, SOFT = "#3b7dd8", "#1c2530", "#5d6b7a"
-"""Colours of the page."""
+from tagsieve.drawing import FILL, INK, SOFT, canvas, svg
 
 _LINE = 0.27
 """Height of a selection in inches."""

@@ -12,6 +12,7 @@ from tagsieve.engines.actors import ActorSpec, Counts
 from tagsieve.engines.config import RayConfig
 from tagsieve.engines.llm.asking import llm_actors, llm_engine
 from tagsieve.engines.llm.replies import ENGINE_DIED, Answer, NotAsked, Refusal
+from tagsieve.engines.llm.verdicts import closed
 from tagsieve.engines.microbatch import FAILURE, failure
 from tagsieve.evolving.config import EvolveConfig, EvolveVllmConfig
 from tagsieve.evolving.prompts import judge_fingerprint, judge_prompt
@@ -114,19 +115,7 @@ def _shown(row: dict[str, Any], order: Sequence[int]) -> dict[str, str]:
 def scores_schema(count: int, local: bool) -> dict[str, Any]:
     """JSON Schema of a judge's answer, for engines that can hold a model to it. `local`: with the
     length of the list, which vendors of endpoints do not take."""
-    item = {
-        "type": "object",
-        "properties": {
-            "variant": {"type": "integer", "enum": list(range(1, count + 1))},
-            "score": {"type": "integer", "enum": list(SCORES)},
-        },
-        "required": ["variant", "score"],
-        "additionalProperties": False,
-    }
+    variant = {"type": "integer", "enum": list(range(1, count + 1))}
+    item = closed({"variant": variant, "score": {"type": "integer", "enum": list(SCORES)}})
     limits = {"minItems": count, "maxItems": count} if local else {}
-    return {
-        "type": "object",
-        "properties": {"scores": {"type": "array", "items": item, **limits}},
-        "required": ["scores"],
-        "additionalProperties": False,
-    }
+    return closed({"scores": {"type": "array", "items": item, **limits}})

@@ -1,17 +1,28 @@
-"""What a judge of a pair wrote, read as two scores or a winner; whatever it wrote, nothing here
-raises and nothing is guessed."""
+"""What a judge wrote of a pair, of tags or of skills, read as scores; whatever it wrote, nothing
+here raises and nothing is guessed."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from tagsieve.engines.llm.replies import UNPARSEABLE
-from tagsieve.engines.llm.verdicts import Scale, Unread, body, is_number, only_object
+from tagsieve.engines.llm.verdicts import (
+    OUT_OF_RANGE,
+    Scale,
+    Unread,
+    body,
+    is_number,
+    only_object,
+)
 
 CONTRADICTORY = "contradictory"
 """Two scores or winners that the answer gives are not the same."""
+
+INCOMPLETE = "incomplete"
+"""Something that was asked about has no score."""
 
 Winner = Literal["A", "B", "tie"]
 
@@ -87,6 +98,61 @@ def read_winner(text: str) -> Winner | Unread:
     if len(winners) > 1:
         return Unread(CONTRADICTORY, f"the answer says {' and '.join(sorted(winners))}")
     return winners.pop()
+
+
+def read_wrong(text: str, count: int) -> list[float] | Unread:
+    """For each of `count` numbered things 0 where the answer calls it wrong, else 1.
+
+    Read from the list `wrong` of the only JSON object, or from a JSON list alone: the numbers, from
+    1, of what is wrong.
+    """
+    text = body(text)
+    told, outside = only_object(text)
+    listed = told.get("wrong") if told is not None else _only_list(text)
+    if not isinstance(listed, list) or (told is not None and "[" in outside):
+        return Unread(UNPARSEABLE, "the answer has no list of what is wrong")
+    if not all(is_number(each) and each == int(each) for each in listed):
+        return Unread(UNPARSEABLE, "the list has something else than whole numbers")
+    beyond = [each for each in listed if not 1 <= each <= count]
+    if beyond:
+        return Unread(OUT_OF_RANGE, f"the list has {beyond[0]}, outside of 1 to {count}")
+    return [0.0 if number in listed else 1.0 for number in range(1, count + 1)]
+
+
+def read_skills(text: str, skills: Sequence[str], scale: Scale) -> list[float] | Unread:
+    """The score of each skill, from the only JSON object: `scores`, a list of objects with `skill`
+    and `score`, or a map from skills to scores."""
+    told, _ = only_object(body(text))
+    listed = None if told is None else told.get("scores", told)
+    if isinstance(listed, list):
+        pairs = [
+            (each.get("skill"), each.get("score")) for each in listed if isinstance(each, dict)
+        ]
+    elif isinstance(listed, dict):
+        pairs = list(listed.items())
+    else:
+        return Unread(UNPARSEABLE, "the answer is not one JSON object with scores")
+    found: dict[str, float] = {}
+    for skill, score in pairs:
+        name = skill.strip().casefold() if isinstance(skill, str) else ""
+        if score is None or not is_number(score):
+            return Unread(UNPARSEABLE, f"the score of {name!r:.60} is no number")
+        if found.setdefault(name, float(score)) != score:
+            return Unread(CONTRADICTORY, f"the answer has two scores of {name!r:.60}")
+    lacking = [skill for skill in skills if skill.casefold() not in found]
+    if lacking:
+        return Unread(INCOMPLETE, f"no score of {lacking[0]}")
+    scores = [found[skill.casefold()] for skill in skills]
+    wrong = [unread for score in scores if (unread := scale.check(score))]
+    return wrong[0] if wrong else scores
+
+
+def _only_list(text: str) -> Any:
+    """What a text is that is a JSON list and nothing else; None where it is not."""
+    try:
+        return json.loads(text.strip("` \n"))
+    except (ValueError, RecursionError):
+        return None
 
 
 _WINNERS: dict[str, Winner] = {"A": "A", "B": "B", "C": "tie", "TIE": "tie"}

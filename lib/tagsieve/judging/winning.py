@@ -6,6 +6,8 @@ then of A and B with B shown first.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,17 +93,35 @@ class PositionBias:
         """How much more often the first place wins."""
         return self.first_wins - self.second_wins
 
+    @classmethod
+    def of(cls, counts: Mapping[tuple[int, int], int]) -> PositionBias:
+        """Of how many questions have these outcomes of A, where A was shown first, and where B
+        was."""
+        total = sum(counts.values())
+
+        def share(weight: Callable[[int, int], float]) -> float:
+            return sum(weight(one, other) * n for (one, other), n in counts.items()) / total
+
+        return cls(
+            changed=share(lambda one, other: one != other),
+            flipped=share(lambda one, other: one * other == -1),
+            first_wins=share(lambda one, other: ((one == 1) + (other == -1)) / 2),
+            second_wins=share(lambda one, other: ((one == -1) + (other == 1)) / 2),
+        )
+
+    def told(self) -> str:
+        """All of it for a person."""
+        return (
+            f"the first place wins {self.first_wins:.1%}, the second {self.second_wins:.1%}; "
+            f"{self.changed:.1%} of outcomes change when the places do, {self.flipped:.1%} turn "
+            "around"
+        )
+
 
 def position_bias(scores: Array) -> PositionBias:
     """Of a judge, by all its judgements."""
     first, second = by_order(scores)
-    shown_first = np.concatenate([first, -second])
-    return PositionBias(
-        changed=float((first != second).mean()),
-        flipped=float((first * second == -1).mean()),
-        first_wins=float((shown_first == 1).mean()),
-        second_wins=float((shown_first == -1).mean()),
-    )
+    return PositionBias.of(Counter(zip(first.tolist(), second.tolist(), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -140,9 +160,8 @@ class Agreement:
 
 def agreement(one: Array, other: Array) -> Agreement:
     """Of outcomes of two judges, int64 [n] each."""
-    values = (1, 0, -1)
-    shares = [[float((side == value).mean()) for value in values] for side in (one, other)]
+    from sklearn.metrics import cohen_kappa_score
+
     raw = float((one == other).mean())
-    chance = sum(a * b for a, b in zip(*shares, strict=True))
-    kappa = (raw - chance) / (1 - chance) if chance < 1 else float("nan")
-    return Agreement(raw, kappa)
+    same = len(set(one.tolist()) | set(other.tolist())) < 2
+    return Agreement(raw, float("nan") if same else float(cohen_kappa_score(one, other)))

@@ -12,8 +12,8 @@ from tagsieve.engines.config import RayConfig
 from tagsieve.engines.llm.asking import check_llm, llm_actors, llm_engine, llm_identity
 from tagsieve.engines.llm.config import VllmConfig
 from tagsieve.engines.llm.prompts import PromptTemplate, load_prompt
-from tagsieve.engines.llm.replies import UNPARSEABLE, Answer, NotAsked, Refusal, Reply
-from tagsieve.engines.llm.verdicts import Scale, Unread, read_score
+from tagsieve.engines.llm.replies import CUT_BY, UNPARSEABLE, Answer, NotAsked, Refusal, Reply
+from tagsieve.engines.llm.verdicts import Scale, Unread, closed, read_score
 from tagsieve.ledger import fingerprint
 from tagsieve.scoring.config import DirectConfig, JudgeScorerConfig
 from tagsieve.scoring.models import killed_by
@@ -59,21 +59,12 @@ def _setting(config: JudgeScorerConfig) -> str:
 def answer_schema(config: JudgeScorerConfig) -> dict[str, Any]:
     """JSON Schema of an answer, for engines that can hold a model to it."""
     if isinstance(config, DirectConfig):
-        return _closed({"score": {"type": "number", "enum": SCALES[config.what].values}})
+        return closed({"score": {"type": "number", "enum": SCALES[config.what].values}})
     local = isinstance(config.engine, VllmConfig)  # vendors take no limits of length
     words = {"type": "string"} | ({"maxLength": 100} if local else {})
-    node = _closed({"id": {"type": "integer"}, "parent": {"type": "integer"}, "node": words})
+    node = closed({"id": {"type": "integer"}, "parent": {"type": "integer"}, "node": words})
     nodes = {"type": "array", "items": node} | ({"maxItems": config.max_nodes} if local else {})
-    return _closed({"nodes": nodes})
-
-
-def _closed(properties: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return closed({"nodes": nodes})
 
 
 class JudgeScorer:
@@ -133,9 +124,7 @@ class JudgeScorer:
     def _value(self, answer: Reply) -> float | Unread:
         config = self._config
         if answer.cut:  # of a number, too, the rest may be missing
-            most = config.engine.decoding.max_tokens
-            why = f"the answer was cut at decoding.max_tokens={most}; raise it"
-            return Unread(UNPARSEABLE, why)
+            return Unread(UNPARSEABLE, f"the answer was cut: raise {CUT_BY}")
         if isinstance(config, DirectConfig):
             return read_score(answer.text, SCALES[config.what])
         return read_nodes(answer.text, config.max_nodes)

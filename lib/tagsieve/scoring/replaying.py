@@ -102,10 +102,4 @@ def _again(context: Context, asker: _Asker, reasons: Sequence[str]) -> None:
         try:
             try_again(one, asker.scorer, SCORE_ID, rows, done, ask, reasons)
         finally:
-            run.input += one.run.input
-            run.known += one.run.known
-            run.kept += one.run.kept
-            run.rejected.update(one.run.rejected)
-            run.quarantined.update(one.run.quarantined)
-            for metric, value in one.run.metrics.items():
-                run.metrics[metric] = run.metrics.get(metric, 0.0) + value
+            run.add(one.run)

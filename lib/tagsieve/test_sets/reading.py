@@ -35,6 +35,25 @@ def read_questions(test_sets: Sequence[TestSet], step: str = "screen") -> pa.Tab
     return pa.Table.from_pylist(rows, schema=QUESTIONS)
 
 
+def read_labels(test_sets: Sequence[TestSet], key: str, step: str = "judge") -> list[list[str]]:
+    """The list of texts at a dotted key of each question, in the order of `read_questions`.
+
+    Raises UsageError where a question has none.
+    """
+    found = []
+    for position, test_set in enumerate(test_sets):
+        setting = f"{step}.test_sets.{position}"
+        for number, record in _records(test_set.path, f"{setting}.path", test_set.name).items():
+            value = _at(record, key)
+            if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+                raise UsageError(
+                    f"{step}.skills={key}: no list of texts there in line {number + 1} of "
+                    f"{test_set.path}, which has: {', '.join(record)}"
+                )
+            found.append(value)
+    return found
+
+
 def read_answers(
     test_sets: Sequence[TestSet], answers: Mapping[str, Answers], step: str = "judge"
 ) -> pa.Table:
@@ -136,6 +155,12 @@ def _no_text(setting: str, field: str, where: str, record: dict[str, Any]) -> Us
 
 def _text(record: Any, field: str) -> str | None:
     """The string at a dotted key, None where there is none."""
+    found = _at(record, field)
+    return found if isinstance(found, str) else None
+
+
+def _at(record: Any, field: str) -> Any:
+    """What is at a dotted key, None where there is nothing."""
     for key in field.split("."):
         if isinstance(record, dict) and key in record:
             record = record[key]
@@ -143,4 +168,4 @@ def _text(record: Any, field: str) -> str | None:
             record = record[int(key)]
         else:
             return None
-    return record if isinstance(record, str) else None
+    return record

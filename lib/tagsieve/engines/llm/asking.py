@@ -13,14 +13,14 @@ import pyarrow as pa
 
 from tagsieve.engines.actors import ActorSpec, ModelActor, chunks_of
 from tagsieve.engines.config import RayConfig
-from tagsieve.engines.llm import http, vllm
-from tagsieve.engines.llm.config import HttpConfig, LlmConfig, VllmConfig
+from tagsieve.engines.llm import http, recorded, vllm
+from tagsieve.engines.llm.config import HttpConfig, LlmConfig, RecordedConfig, VllmConfig
 from tagsieve.engines.llm.prompts import PromptTemplate
 from tagsieve.engines.ray import count_gpus, share_of_cores
 from tagsieve.errors import UsageError
 from tagsieve.ledger import fingerprint
 
-LlmEngine = vllm.VllmEngine | http.HttpEngine
+LlmEngine = vllm.VllmEngine | http.HttpEngine | recorded.RecordedEngine
 
 CHUNK_ROWS = 64
 """Rows of one chunk: enough to make calls to the actor cheap, few enough that one slow answer holds
@@ -30,15 +30,19 @@ up little."""
 def llm_identity(config: LlmConfig) -> list[Any]:
     """What decides the answers of a model, for a fingerprint. Raises UsageError when it is not
     there."""
-    return vllm.identity(config) if isinstance(config, VllmConfig) else http.identity(config)
+    if isinstance(config, VllmConfig):
+        return vllm.identity(config)
+    if isinstance(config, RecordedConfig):
+        return recorded.identity(config)
+    return http.identity(config)
 
 
 def prompt_fingerprint(config: LlmConfig, template: PromptTemplate, *shared: Any) -> str:
     """A readable name and a hash of all that decides the answers to a prompt: model, decoding,
     template, and what is `shared` by both kinds of engine."""
     name = f"{config.kind}-{template.name}"
-    if isinstance(config, HttpConfig):
-        name = f"http-{config.model.rsplit('/', 1)[-1]}-{template.name}"
+    if not isinstance(config, VllmConfig):
+        name = f"{config.kind}-{config.model.rsplit('/', 1)[-1]}-{template.name}"
     # It names a partition: delta-rs loses track of some signs in such names.
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", name)
     parts = (config.kind, *llm_identity(config), template.content, *shared)
@@ -55,6 +59,8 @@ def llm_engine(
     """
     if isinstance(config, VllmConfig):
         return vllm.VllmEngine(config, template, schema, cut, setting)
+    if isinstance(config, RecordedConfig):
+        return recorded.RecordedEngine(config, setting)
     return http.HttpEngine(config, template, schema, cut, setting)
 
 
@@ -64,6 +70,9 @@ def check_llm(config: LlmConfig, ray_config: RayConfig, setting: str) -> None:
         return  # the cluster has its own environment
     if isinstance(config, HttpConfig):
         http.api_key(config, setting)
+        return
+    if isinstance(config, RecordedConfig):
+        recorded.check_recorded(config, setting)
         return
     if find_spec("vllm") is None:
         raise UsageError(vllm.NO_VLLM)
@@ -92,6 +101,9 @@ def llm_actors(
         # Twice what is asked at once: a chunk ends with its slowest answer.
         chunk, chunks = chunks_of(config.commit_rows, CHUNK_ROWS, 2 * config.concurrency)
         where: dict[str, Any] = {}
+    elif isinstance(config, RecordedConfig):
+        chunk, chunks = chunks_of(config.commit_rows, CHUNK_ROWS, 2 * CHUNK_ROWS)
+        where = {}
     else:
         chunk, chunks = chunks_of(config.commit_rows, CHUNK_ROWS, config.in_flight)
         gpus = gpus_of(config)

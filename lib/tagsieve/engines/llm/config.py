@@ -130,4 +130,15 @@ class HttpConfig(CommitConfig):
         return self
 
 
-LlmConfig = Annotated[VllmConfig | HttpConfig, Field(discriminator="kind")]
+class RecordedConfig(CommitConfig):
+    """Answers that a model gave before, in a file of JSON lines."""
+
+    kind: Literal["recorded"] = Field("recorded", description="Answers from a file.")
+    model: str = Field(description="Whose answers they are, for the fingerprint.")
+    path: str = Field(
+        description="File or URI; compressed by its ending. Each line has the fields of a prompt, "
+        "as in the file of the prompt, and answer; a prompt without a line goes to quarantine.",
+    )
+
+
+LlmConfig = Annotated[VllmConfig | HttpConfig | RecordedConfig, Field(discriminator="kind")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,12 @@ class PromptTemplate:
         if self.text is not None:
             return _fill(self.text, fields)
         return [{"role": role, "content": _fill(text, fields)} for role, text in self.messages]
+
+    def given(self, fields: Mapping[str, str]) -> PromptTemplate:
+        """The template with some of its fields filled in once for all prompts."""
+        text = None if self.text is None else _fill(self.text, fields)
+        messages = tuple((role, _fill(content, fields)) for role, content in self.messages)
+        return replace(self, text=text, messages=messages)
 
 
 def _fill(text: str, fields: Mapping[str, str]) -> str:

@@ -43,6 +43,9 @@ UNPARSEABLE = "unparseable"
 OVERLONG = "overlong"
 """The prompt is longer than the model's context, and it was not to be cut."""
 
+CUT_BY = "engine.decoding.max_tokens"
+"""The setting at which an answer was cut."""
+
 ENGINE_DIED = "engine_died"
 """The engine died of this prompt, and again when it had no other."""
 

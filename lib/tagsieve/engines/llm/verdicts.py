@@ -103,6 +103,16 @@ def only_object(text: str) -> tuple[dict[str, Any] | None, str]:
     return found, text[:start] + text[end:]
 
 
+def closed(properties: dict[str, Any]) -> dict[str, Any]:
+    """JSON Schema of an object with these properties, all of them and no others."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
 def _bare(text: str, scale: Scale) -> float | None:
     """The number of a text that is nothing else; None where it is, or is of another scale."""
     found = _BARE.fullmatch(text.strip(_MARKDOWN))

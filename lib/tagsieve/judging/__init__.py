@@ -1,0 +1,26 @@
+"""Models compare and grade: pairs of conversations, answers, tags, skills."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tagsieve.judging.config import JudgeConfig
+from tagsieve.lazy import lazy
+
+if TYPE_CHECKING:
+    from tagsieve.judging.pairs import PairSources, pairing_name
+    from tagsieve.judging.step import judge, replay, task_of
+    from tagsieve.judging.tags import TagSources
+
+__all__ = ["JudgeConfig", "PairSources", "TagSources", "judge", "pairing_name", "replay", "task_of"]
+
+__getattr__ = lazy(
+    {
+        "PairSources": "tagsieve.judging.pairs",
+        "TagSources": "tagsieve.judging.tags",
+        "judge": "tagsieve.judging.step",
+        "pairing_name": "tagsieve.judging.pairs",
+        "replay": "tagsieve.judging.step",
+        "task_of": "tagsieve.judging.step",
+    }
+)

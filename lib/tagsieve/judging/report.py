@@ -1,0 +1,79 @@
+"""What a task tells: tables in the terminal, the same with figures as an HTML page, all of it as
+JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+from markupsafe import Markup
+
+from tagsieve.engines.context import Context
+from tagsieve.page import write_page, write_text
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table with a title, what it means, and a figure (SVG) for the page."""
+
+    title: str
+    told: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    figure: str | None = None
+
+
+def write_report(
+    context: Context, name: str, folder: str, figures: Mapping[str, Any], sections: list[Section]
+) -> None:
+    """Print the sections, and write the page NAME.html and NAME.json into a folder. Raises RunError
+    where they cannot be written."""
+    files, place = fsspec.core.url_to_fs(folder)
+    path = f"{place.rstrip('/')}/{name}"
+    text = json.dumps(_plain(figures), indent=1, ensure_ascii=False)
+    write_text("judge.path", files, f"{path}.json", f"{text}\n")
+    shown = [
+        {
+            "title": section.title,
+            "told": section.told,
+            "columns": section.columns,
+            "rows": [[(_cell(value), _is_number(value)) for value in row] for row in section.rows],
+            "figure": None if section.figure is None else Markup(section.figure),
+        }
+        for section in sections
+    ]
+    facts = {"name": name, "sections": shown}
+    write_page(
+        "judge.path", files, f"{path}.html", "judging/judge.html.j2", facts, context.lake.root
+    )
+    for section in sections:
+        context.console.table(section.title, section.columns, section.rows)
+        if section.told:
+            context.console.line(section.told)
+    context.console.line(f"page     {path}.html")
+    context.console.line(f"figures  {path}.json")
+
+
+def _plain(value: Any) -> Any:
+    """Values as JSON has them: no NaN."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
