@@ -1,9 +1,27 @@
-"""What a judge said of pairs of conversations, for steps that go by it (TACOS, section III.B)."""
+"""Which conversations are compared in pairs, and what a judge said of them (TACOS, III.B)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
+
+from tagsieve.engines.context import Context
+from tagsieve.engines.screened import screened
+
+
+def members(
+    context: Context, clustering: str, targets: Sequence[str], screening: str | None
+) -> DataFrame:
+    """`group_id` (a cluster) and `sample_id` of the conversations that are judged: those of a
+    cluster, of any pool but `targets`, that a screening does not leave out."""
+    clusters = context.pinned("clusters").where(F.col("clustering") == clustering)
+    samples = context.pinned("samples").where(~F.col("pool").isin(*targets))
+    rows = clusters.join(samples.select("sample_id").distinct(), "sample_id", "left_semi")
+    if screening is not None:
+        rows = rows.join(screened(context, screening), "sample_id", "left_anti")
+    return rows.select(F.col("cluster").cast("string").alias("group_id"), "sample_id")
 
 
 def both_orders(judgements: DataFrame, judge: str) -> DataFrame:

@@ -10,9 +10,9 @@ from typing import Any
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from tagsieve.engines.compared import both_orders
+from tagsieve.engines.compared import both_orders, members
 from tagsieve.engines.context import Context
-from tagsieve.engines.screened import SCREENED, screened
+from tagsieve.engines.screened import SCREENED
 from tagsieve.errors import RunError
 from tagsieve.judging.asking import Asker
 from tagsieve.judging.config import JudgePairsConfig
@@ -80,19 +80,6 @@ class PairsTask:
 def pairing_name(config: JudgePairsConfig, clustering: str) -> str:
     """The name of the pairs in their table: what they are drawn from, and how."""
     return f"{clustering}-{fingerprint(config.seed)[:8]}"
-
-
-def members(
-    context: Context, clustering: str, targets: Sequence[str], screening: str | None
-) -> DataFrame:
-    """`group_id` (a cluster) and `sample_id` of the conversations that are judged: those of a
-    cluster, of any pool but `targets`, that a screening does not leave out."""
-    clusters = context.pinned("clusters").where(F.col("clustering") == clustering)
-    samples = context.pinned("samples").where(~F.col("pool").isin(*targets))
-    rows = clusters.join(samples.select("sample_id").distinct(), "sample_id", "left_semi")
-    if screening is not None:
-        rows = rows.join(screened(context, screening), "sample_id", "left_anti")
-    return rows.select(F.col("cluster").cast("string").alias("group_id"), "sample_id")
 
 
 def planned(context: Context, config: JudgePairsConfig, name: str, rows: DataFrame) -> DataFrame:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from tagsieve.lazy import lazy
 from tagsieve.selection.config import SelectConfig
 
 if TYPE_CHECKING:
+    from tagsieve.selection.comparative import Compared
     from tagsieve.selection.step import Sources, select
 
-__all__ = ["SelectConfig", "Sources", "select"]
+__all__ = ["Compared", "SelectConfig", "Sources", "select"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(name)
-    from tagsieve.selection import step
-
-    return getattr(step, name)
+__getattr__ = lazy(
+    {
+        "Compared": "tagsieve.selection.comparative",
+        "Sources": "tagsieve.selection.step",
+        "select": "tagsieve.selection.step",
+    }
+)

@@ -73,7 +73,7 @@ class _Selection(RecipeModel):
 
     @property
     def reads(self) -> frozenset[str]:
-        """Which of `tags`, `scores` and `embeddings` the strategy reads."""
+        """Of `tags`, `scores`, `embeddings`, `clusters`, `judgements` those that it reads."""
         return frozenset({"scores"} if self.expression else ())
 
     @property
@@ -299,6 +299,21 @@ class SemDedupConfig(_Scored, _Clustered):
         return frozenset({"embeddings", "scores"})
 
 
+class ComparativeConfig(Sized):
+    """TACOS's selection."""
+
+    strategy: Literal["comparative"] = Field(
+        "comparative",
+        description="TACOS: as many from each cluster of tags, those first that a judge scored "
+        "highest beside others of the cluster; needs the steps cluster and judge.",
+    )
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The clusters, and what the judge said."""
+        return frozenset({"clusters", "judgements"})
+
+
 class StratifiedConfig(Sized, _Clustered, ByScore):
     """So many rows from each stratum."""
 
@@ -391,6 +406,7 @@ SelectConfig = Annotated[
     | Annotated[KCenterConfig, Tag("kcenter")]
     | Annotated[KMeansConfig, Tag("kmeans")]
     | Annotated[SemDedupConfig, Tag("semdedup")]
+    | Annotated[ComparativeConfig, Tag("comparative")]
     | Annotated[MatchTargetConfig, Tag("match_target")],
     kind_or("complexity_first", "strategy"),
 ]

@@ -17,9 +17,11 @@ from tagsieve.errors import RunError, UsageError
 from tagsieve.lake import PAYLOAD_BYTES
 from tagsieve.ledger import StepRun, fingerprint
 from tagsieve.selection.clustering import Clustered, clustered
+from tagsieve.selection.comparative import Compared, clusters_of, comparative, judged
 from tagsieve.selection.complexity_first import complexity_first
 from tagsieve.selection.config import (
     ByScore,
+    ComparativeConfig,
     ComplexityFirstConfig,
     FullConfig,
     KCenterConfig,
@@ -39,7 +41,7 @@ from tagsieve.selection.config import (
 from tagsieve.selection.match_target import match_target
 from tagsieve.selection.outcome import CHOSEN, Outcome, cumulated, drawn, in_schema, ranked
 from tagsieve.selection.scores import combined
-from tagsieve.selection.stratified import NONE, by_rarest_tag, shared_out, stratified
+from tagsieve.selection.stratified import NONE, by_rarest_tag, equally_shared, stratified
 from tagsieve.selection.tag_coverage import tag_coverage
 from tagsieve.selection.vector_strategies import kcenter, repr_filter, semdedup
 
@@ -47,19 +49,27 @@ KEY = ["pool", "sample_id"]
 
 TAKEN = "in_other_selection"
 
-LACKS = {"tags": "untagged", "scores": "unscored", "embeddings": "no_vector"}
+LACKS = {
+    "tags": "untagged",
+    "scores": "unscored",
+    "embeddings": "no_vector",
+    "clusters": "no_cluster",
+    "judgements": "unjudged",
+}
 """Why a sample is no candidate of a strategy that reads these tables."""
 
 
 @dataclass(frozen=True)
 class Sources:
     """Which rows of the tables a recipe's other steps made: the ontology version, the scorers'
-    fingerprints by name, the encoder's; the screening whose finds are left out."""
+    fingerprints by name, the encoder's; the screening whose finds are left out; the pairs that were
+    judged."""
 
     version: str | None = None
     scorers: Mapping[str, str] = field(default_factory=dict)
     encoder: str | None = None
     screening: str | None = None
+    compared: Compared | None = None
 
 
 def select(
@@ -75,7 +85,8 @@ def select(
     `pools`: in this order a pool keeps a conversation that others have too (pools not named
     follow, by name). `targets`: pools to choose nothing from. Rejected reasons: `target` for rows
     of these, `contaminated` and `near_duplicate_text` by the screening,
-    `untagged`, `unscored`, `no_vector` for what has no row in a table that the strategy reads,
+    `untagged`, `unscored`, `no_vector`, `no_cluster`, `unjudged` (not compared in both orders,
+    though there are others of its cluster) for what has no row in a table that the strategy reads,
     `where` for what does not meet the condition, `in_other_selection`, `other_pool`, `too_alike`
     and `near_duplicate` by the strategies that say so, `not_selected`. Quarantined: vectors that
     are unusable. Raises UsageError for a condition that Spark does not understand and for a
@@ -91,11 +102,15 @@ def select(
     run.reads("samples", *tables)
     if sources.screening is not None:
         run.reads(*SCREENED)
+    if "judgements" in tables:
+        run.reads("pairs")
     current = lake.run_of("selections", "selection", config.name)
     read = {
         "tags": sources.version,
         "scores": dict(sources.scorers),
         "embeddings": sources.encoder,
+        "clusters": None,
+        "judgements": None if sources.compared is None else asdict(sources.compared),
     }
     made_of = {name: read[name] for name in tables}
     others = {name: lake.run_of("selections", "selection", name) for name in config.without}
@@ -146,6 +161,9 @@ def select(
         # Not for want of rows where the tokens are spent.
         _check_shortfall(run, config, wanted - (run.kept if found is None else found))
         lake.replace(chosen, "selections", {"selection": config.name})
+        if isinstance(config, ComparativeConfig):
+            alone = chosen.where(F.col("score").isNull()).count()
+            run.metrics["unpaired"] = float(alone)
         if outcome.unusable is not None:
             _quarantine(context, outcome.unusable)
         counts |= outcome.refusals
@@ -194,7 +212,7 @@ def _has_clusters(config: SelectConfig) -> TypeGuard[Clustered]:
 
 
 def _reads(config: SelectConfig, sources: Sources) -> frozenset[str]:
-    """Which of `tags`, `scores` and `embeddings` a selection reads."""
+    """Which of the tables of `LACKS` a selection reads."""
     tags = {"tags"} if "tags" in config.words else set()
     scores = {"scores"} if sources.scorers else set()
     return config.reads | tags | scores
@@ -219,7 +237,8 @@ def _samples(
         rows = rows.join(left_out, "sample_id", "left")
         reason = F.coalesce(reason, "left_out")
     for name in sorted(config.reads, key=list(LACKS).index):
-        found = _of(context, name, config, sources, samples).withColumn(f"has_{name}", F.lit(True))
+        found = _of(context, name, config, sources, samples, targets)
+        found = found.withColumn(f"has_{name}", F.lit(True))
         rows = rows.join(found, "sample_id", "left")
         reason = F.coalesce(reason, F.when(F.col(f"has_{name}").isNull(), LACKS[name]))
     if config.tokens_by:
@@ -246,7 +265,7 @@ def _samples(
         rows = rows.join(own, KEY, "left")
         reason = F.coalesce(reason, F.when(F.col("own").isNull(), "other_pool"))
     rows = rows.withColumn("reason", reason)
-    columns = (*KEY, "reason", "tags", "score", "tokens")
+    columns = (*KEY, "reason", "tags", "score", "cluster", "tokens")
     kept = [column for column in columns if column in rows.columns]
     return context.stored(stored_as, rows.select(*kept), again=False)
 
@@ -292,13 +311,23 @@ def _meeting(
 
 
 def _of(
-    context: Context, name: str, config: SelectConfig, sources: Sources, samples: DataFrame
+    context: Context,
+    name: str,
+    config: SelectConfig,
+    sources: Sources,
+    samples: DataFrame,
+    targets: Sequence[str],
 ) -> DataFrame:
     """`sample_id`, once, and what the strategy reads of a table."""
     if name == "tags":
         return _tags(context, sources)
     if name == "embeddings":
         return _vectors(context, sources).select("sample_id")
+    if name in ("clusters", "judgements"):
+        assert sources.compared is not None
+        if name == "clusters":
+            return clusters_of(context, sources.compared)
+        return judged(context, sources.compared, targets, sources.screening)
     assert isinstance(config, ByScore)
     assert config.expression is not None
     return _combined(context, sources, samples, config.expression, config.over_turns)
@@ -378,6 +407,8 @@ def _outcome(
             if isinstance(config, SemDedupConfig):
                 return semdedup(context, config, candidates, clusters, unusable)
             return Outcome(equal_share(config, candidates, clusters), unusable=unusable)
+        case ComparativeConfig():
+            return Outcome(comparative(candidates, config.size))
         case MatchTargetConfig():
             target = _target(context, config, sources)
             return match_target(context, config, candidates, target)
@@ -431,9 +462,7 @@ def equal_share(config: KMeansConfig, candidates: DataFrame, clusters: DataFrame
     `rank`, `reason`, `score` (the distance to the centroid)."""
     placed = candidates.select("pool", "sample_id").join(clusters, "sample_id")
     placed = placed.withColumn("stratum", F.col("cluster"))
-    equal = {"weight": F.lit(1.0), "least": F.lit(0), "most": F.lit(None).cast("long")}
-    strata = placed.select("stratum").distinct().withColumns(equal)
-    return shared_out(placed, strata, [drawn(config.seed)], config.size).select(
+    return equally_shared(placed, [drawn(config.seed)], config.size).select(
         "pool",
         "sample_id",
         "rank",

@@ -58,6 +58,12 @@ def shared_out(rows: DataFrame, strata: DataFrame, order: list[Column], size: in
     return ranked(rows, size, "later", "place", "stratum", "sample_id", "pool")
 
 
+def equally_shared(rows: DataFrame, order: list[Column], size: int) -> DataFrame:
+    """As `shared_out`, with as many rows from each `stratum`."""
+    equal = {"weight": F.lit(1.0), "least": F.lit(0), "most": F.lit(None).cast("long")}
+    return shared_out(rows, rows.select("stratum").distinct().withColumns(equal), order, size)
+
+
 def _of_stratum(numbers: int | Mapping[str, int] | None) -> Column:
     """The number of a row's stratum; null where there is none."""
     if not isinstance(numbers, Mapping):
