@@ -128,7 +128,7 @@ class HttpEngine:
         """Open the client. `counted`: what earlier actors of this run have spent."""
         import httpx2
         from aiolimiter import AsyncLimiter
-        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+        from openai import AsyncOpenAI, DefaultAioHttpClient
 
         config = self._config
         self._key = api_key(config, self._setting)
@@ -142,7 +142,7 @@ class HttpEngine:
             api_key=self._key or "none",
             timeout=config.timeout_seconds,
             max_retries=0,
-            http_client=DefaultAsyncHttpxClient(limits=limits, timeout=config.timeout_seconds),
+            http_client=DefaultAioHttpClient(limits=limits, timeout=config.timeout_seconds),
         )
         self._gate = asyncio.Semaphore(config.concurrency)
         self._budget = Budget(config.budget, counted)
