@@ -266,10 +266,10 @@ def semantic_child(folder: Path, size: int) -> dict[str, Any]:
     tags = pa.array(names)
     with engines("1g") as started, PeakMemory() as memory:
         started.ray()
-        ray_config = started.ray_config
         vectors = timed(
-            seconds, "encode", lambda: tag_vectors(lake, tags, config, ray_config, console)
+            seconds, "encode", lambda: tag_vectors(lake, tags, config, started, console)
         )
+        ray_config = started.ray_config
         labels = timed(seconds, "group", lambda: group_labels(vectors, config, ray_config, console))
     return {
         "tags": len(tags),

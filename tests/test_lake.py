@@ -209,6 +209,23 @@ def test_table_of_an_earlier_tagsieve_gets_the_columns_that_it_lacks(lake, spark
     assert lake.read(spark, "raw_tags", 1).select("prompt_tokens").collect()[0][0] is None
 
 
+def test_table_of_an_earlier_tagsieve_takes_rows_without_a_column_that_is_gone(lake, spark):
+    old = pa.schema([*TABLES["clusters"].schema, pa.field("label", pa.string())])
+    DeltaTable.create(
+        lake.uri("clusters"),
+        schema=old,
+        partition_by=["clustering"],
+        configuration={"tagsieve.format": "1"},
+        raise_if_key_not_exists=False,
+    )
+    rows = [{"clustering": "c", "sample_id": key, "cluster": 1} for key in "ab"]
+    there = pa.Table.from_pylist([rows[0] | {"label": "x"}], schema=old)
+    write_deltalake(lake.uri("clusters"), there, mode="append")
+    lake.insert_new(frame_of(spark, "clusters", rows), "clusters")
+    assert sorted(row["sample_id"] for row in lake.arrow("clusters").to_pylist()) == ["a", "b"]
+    assert lake.read(spark, "clusters").columns == TABLES["clusters"].schema.names
+
+
 def test_append_next_is_refused_after_somebody_elses_commit(lake):
     rows = rows_table("raw_tags", [{"query_id": "q", "tagger": "t", "tags": [], "run_id": "r"}])
     assert lake.append_next("raw_tags", rows, "tag t", 0) == 1

@@ -27,6 +27,7 @@ _STEP_HELP = {
     "tag": "Give every distinct query its tags.",
     "normalize": "Turn raw tags into an ontology version.",
     "analyze": "Diversity, complexity and recall of the pools.",
+    "cluster": "Group tags by k-means, and conversations by their tags (TACOS).",
     "evolve": "Make a scorer's training set: evolve seeds, score their variants.",
     "embed": "Give every conversation its vector.",
     "screen": "Find near-duplicates, and questions of test sets.",

@@ -335,7 +335,30 @@ TABLES: dict[str, Table] = {
                 "sample_id": _STRING,
                 "cluster": pa.int64(),
                 "distance": pa.float64(),
+            },
+            partition_by=("clustering",),
+        ),
+        _table(
+            "tag_clusters",
+            ("clustering", "tag"),
+            {
+                "clustering": _STRING,
+                "tag": _STRING,
+                "cluster": pa.int64(),
+                "distance": pa.float64(),
+            },
+            partition_by=("clustering",),
+        ),
+        _table(
+            "cluster_labels",
+            ("clustering", "cluster"),
+            {
+                "clustering": _STRING,
+                "cluster": pa.int64(),
                 "label": _STRING,
+                "tags": pa.int64(),
+                "samples": pa.int64(),
+                "representative": _STRING,
             },
             partition_by=("clustering",),
         ),
@@ -796,9 +819,10 @@ class Lake:
         self.create(name)
         target = SparkDeltaTable.forPath(frame.sparkSession, self.spark_uri(self.uri(name)))
         key = " AND ".join(f"old.{column} = new.{column}" for column in TABLES[name].key)
-        rows = frame.select(*TABLES[name].schema.names)
-        merge = target.alias("old").merge(rows.alias("new"), key)
-        merge.whenNotMatchedInsertAll().execute()
+        columns = TABLES[name].schema.names
+        merge = target.alias("old").merge(frame.select(*columns).alias("new"), key)
+        # Named: a table that an earlier tagsieve made may have columns that are no more.
+        merge.whenNotMatchedInsert(values={c: f"new.{c}" for c in columns}).execute()
 
     def resolve(self, keys: DataFrame, run_id: str, spare_own: bool) -> None:
         """Set `resolved_by` of the open quarantine rows with these `key` (distinct) to `run_id`.

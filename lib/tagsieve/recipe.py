@@ -16,7 +16,7 @@ from tagsieve.errors import UsageError
 from tagsieve.evolving.config import EvolveConfig
 from tagsieve.ingest.config import IngestConfig, Input
 from tagsieve.mixing.config import MixConfig
-from tagsieve.ontology.config import AnalyzeConfig, NormalizeConfig
+from tagsieve.ontology.config import AnalyzeConfig, ClusterConfig, NormalizeConfig
 from tagsieve.reporting.config import ExportConfig, ReportConfig
 from tagsieve.scoring.config import ScoreConfig
 from tagsieve.screening.config import ScreenConfig
@@ -25,13 +25,12 @@ from tagsieve.selection.sweeping import expanded
 from tagsieve.tagging.config import MemoryTaggerConfig, TagConfig
 
 StepName = Literal[
-    "ingest", "tag", "normalize", "analyze", "evolve", "embed", "screen", "score", "select",
-    "mix", "export", "report",
+    "ingest", "tag", "normalize", "analyze", "cluster", "evolve", "embed", "screen", "score",
+    "select", "mix", "export", "report",
 ]  # fmt: skip
 STEPS: tuple[StepName, ...] = (
-    "ingest", "tag", "normalize", "analyze", "evolve", "embed", "screen", "score", "select",
-    "mix",
-    "export", "report",
+    "ingest", "tag", "normalize", "analyze", "cluster", "evolve", "embed", "screen", "score",
+    "select", "mix", "export", "report",
 )  # fmt: skip
 DEFAULT_STEPS: tuple[StepName, ...] = (
     "ingest", "tag", "normalize", "analyze", "select", "export", "report",
@@ -51,6 +50,7 @@ class Recipe(RecipeModel):
     tag: TagConfig = Field(default_factory=MemoryTaggerConfig)
     normalize: NormalizeConfig = Field(default_factory=NormalizeConfig)
     analyze: AnalyzeConfig = Field(default_factory=AnalyzeConfig)
+    cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     evolve: EvolveConfig | None = Field(
         None, description="What the step evolve does; needed by it alone."
     )

@@ -50,6 +50,12 @@ def _analyze(context: Context, recipe: Recipe) -> None:
     analyze(context, _version(context, recipe), recipe.analyze)
 
 
+def _cluster(context: Context, recipe: Recipe) -> None:
+    from tagsieve.ontology import cluster
+
+    cluster(context, _version(context, recipe), recipe.cluster, recipe.normalize.semantic)
+
+
 def _evolve(context: Context, recipe: Recipe) -> None:
     from tagsieve.evolving import check_evolve, evolve
 
@@ -209,6 +215,7 @@ STEP_FUNCTIONS: dict[StepName, StepFunction] = {
     "tag": _tag,
     "normalize": _normalize,
     "analyze": _analyze,
+    "cluster": _cluster,
     "evolve": _evolve,
     "embed": _embed,
     "screen": _screen,
@@ -238,6 +245,10 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
     if "tag" in steps:
         tagger_fingerprint(recipe.tag)
         check_tagger(recipe.tag, recipe.ray)
+    if "cluster" in steps:
+        from tagsieve.ontology.semantic import encoder_folder
+
+        encoder_folder(recipe.normalize.semantic)
     if "evolve" in steps:
         from tagsieve.evolving import check_evolve
 

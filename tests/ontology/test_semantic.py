@@ -26,8 +26,7 @@ TAGS = pa.array(
 @pytest.fixture
 def vectors_of(lake, engines):
     def make(tags, **config):
-        engines.ray()
-        return tag_vectors(lake, tags, SemanticConfig(**config), engines.ray_config, QUIET)
+        return tag_vectors(lake, tags, SemanticConfig(**config), engines, QUIET)
 
     return make
 

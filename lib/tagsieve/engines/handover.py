@@ -1,4 +1,4 @@
-"""What Spark hands to Ray: a folder of Parquet files, read back in chunks."""
+"""What Spark hands to Ray or the driver, and what comes back: folders of Parquet files."""
 
 from __future__ import annotations
 
@@ -48,6 +48,41 @@ def read_all(context: Context, name: str, frame: DataFrame) -> pa.Table:
     count = write_rows(context.lake, frame, folder)
     empty = to_arrow_schema(frame.schema).empty_table()
     return pa.concat_tables(read_chunks(folder, count)) if count else empty
+
+
+class Parts:
+    """Arrow tables of one schema that come one by one, for Spark to read: files in the run's work
+    folder."""
+
+    def __init__(self, context: Context, name: str, schema: pa.Schema) -> None:
+        import fsspec
+
+        self._context, self._schema = context, schema
+        self._uri = context.lake.work_uri(context.run.run_id, name)
+        self._files, self._folder = fsspec.core.url_to_fs(self._uri)
+        self._files.makedirs(self._folder, exist_ok=True)
+        self._count = 0
+        self.rows = 0
+
+    def add(self, table: pa.Table) -> None:
+        """Write a table, unless it is empty."""
+        if not table.num_rows:
+            return
+        table = table.select(self._schema.names).cast(self._schema)
+        with self._files.open(f"{self._folder}/{self._count:06}.parquet", "wb") as stream:
+            pq.write_table(table, stream)
+        self._count += 1
+        self.rows += table.num_rows
+
+    def frame(self) -> DataFrame:
+        """All rows, for Spark."""
+        from pyspark.sql.pandas.types import from_arrow_schema
+
+        spark, lake = self._context.engines.spark, self._context.lake
+        schema = from_arrow_schema(self._schema)
+        if not self._count:
+            return spark.createDataFrame([], schema)
+        return spark.read.schema(schema).parquet(lake.spark_uri(self._uri))
 
 
 def _batches(dataset: ds.FileSystemDataset, rows: int) -> Iterator[pa.RecordBatch]:

@@ -1,13 +1,14 @@
-"""k-means clusters of vectors, and as many rows from each ("Rethinking Data Selection", section
-3)."""
+"""k-means: centroids that are made once and stay, and which one is nearest to a row."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tagsieve.engines.vectors import Array, Products, on_device, products
+from tagsieve.lake import Lake, rows_table
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +33,22 @@ def train(vectors: Array, clusters: int, seed: int, iterations: int) -> Array:
     )
     made.train(vectors)
     return np.asarray(made.centroids, dtype=np.float32)
+
+
+def kept_centroids(lake: Lake, clustering: str, make: Callable[[], Array]) -> Array:
+    """The centroids of a clustering in the table `centroids`, float32 [k, d]; where there are none,
+    what `make` gives is stored first."""
+    filters = [("clustering", "=", clustering)]
+    if not lake.arrow("centroids", ["cluster"], filters).num_rows:
+        made = [
+            {"clustering": clustering, "cluster": number, "vector": vector}
+            for number, vector in enumerate(make().tolist())
+        ]
+        lake.append_once("centroids", rows_table("centroids", made), f"train {clustering}", 1)
+    # Read back: of two runs that train at the same time, one stores what both then go by.
+    rows = lake.arrow("centroids", filters=filters).sort_by("cluster")
+    flat = rows["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.ascontiguousarray(flat.reshape(rows.num_rows, -1), dtype=np.float32)
 
 
 class Centroids:

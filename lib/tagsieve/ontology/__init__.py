@@ -1,20 +1,34 @@
-"""Raw tags become an ontology: frequency filter, rule step; and the figures of pools under it."""
+"""Raw tags become an ontology: frequency filter, rule step; the figures of pools under it, and
+groups of its tags."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tagsieve.ontology.config import AnalyzeConfig, NormalizeConfig
+from tagsieve.lazy import lazy
+from tagsieve.ontology.config import AnalyzeConfig, ClusterConfig, NormalizeConfig
 
 if TYPE_CHECKING:
+    from tagsieve.ontology.clustering import cluster, clustering_name
     from tagsieve.ontology.step import analyze, find_version, normalize
 
-__all__ = ["AnalyzeConfig", "NormalizeConfig", "analyze", "find_version", "normalize"]
+__all__ = [
+    "AnalyzeConfig",
+    "ClusterConfig",
+    "NormalizeConfig",
+    "analyze",
+    "cluster",
+    "clustering_name",
+    "find_version",
+    "normalize",
+]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(name)
-    from tagsieve.ontology import step
-
-    return getattr(step, name)
+__getattr__ = lazy(
+    {
+        "analyze": "tagsieve.ontology.step",
+        "cluster": "tagsieve.ontology.clustering",
+        "clustering_name": "tagsieve.ontology.clustering",
+        "find_version": "tagsieve.ontology.step",
+        "normalize": "tagsieve.ontology.step",
+    }
+)

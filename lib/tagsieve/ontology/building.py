@@ -117,11 +117,11 @@ class Build:
         if not table.num_rows:
             return distinct.select("tag", F.col("tag").alias("semantic_tag"))
         table = table.take(pc.sort_indices(table["tag"]))
-        context.engines.ray()
-        ray_config, console = context.engines.ray_config, context.console
         tags = table["tag"].combine_chunks()
-        vectors = tag_vectors(context.lake, tags, config, ray_config, console)
-        labels = group_labels(vectors, config, ray_config, console)
+        engines, console = context.engines, context.console
+        vectors = tag_vectors(context.lake, tags, config, engines, console)
+        engines.ray()
+        labels = group_labels(vectors, config, engines.ray_config, console)
         there = self._named_tags()
         apart = [
             frozenset(there[name] for name in names if name in there) for names in self.edits.apart

@@ -1,4 +1,4 @@
-"""How raw tags are normalised (InsTag, section 3.2), and how pools are analysed."""
+"""How raw tags are normalised (InsTag, section 3.2) and grouped, and how pools are analysed."""
 
 from __future__ import annotations
 
@@ -149,6 +149,15 @@ class NormalizeConfig(RecipeModel):
                 "leave one of them out"
             )
         return self
+
+
+class ClusterConfig(RecipeModel):
+    """Groups of tags by k-means over their vectors, whose encoder is that of `normalize.semantic`
+    (TACOS, section III.A)."""
+
+    clusters: int = Field(100, ge=1, description="Groups of tags (k), and of conversations.")
+    seed: int = Field(0, description="Of k-means, and of the tags that it learns from.")
+    iterations: int = Field(25, ge=1, description="Of k-means.")
 
 
 class AnalyzeConfig(RecipeModel):

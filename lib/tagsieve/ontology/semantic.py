@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 from tagsieve.console import Console
 from tagsieve.engines.actors import ActorPool, ActorSpec, Counts
 from tagsieve.engines.config import RayConfig
+from tagsieve.engines.context import Engines
 from tagsieve.engines.encoders import Dtype, SentenceEncoder, dtype_of, packaged_minilm
 from tagsieve.engines.models import model_digest, model_folder
 from tagsieve.engines.ray import gpus_of_each, share_of_cores
@@ -87,15 +89,21 @@ class NearPairs:
 
 
 def tag_vectors(
-    lake: Lake, tags: pa.Array, config: SemanticConfig, ray_config: RayConfig, console: Console
+    lake: Lake,
+    tags: pa.Array,
+    config: SemanticConfig,
+    engines: Engines,
+    console: Console,
+    step: str = "normalize",
 ) -> Array:
     """The vectors of distinct tags, float32 [n, d]: those in the table `tag_vectors`, and the
-    others by the encoder, which are added to it."""
+    others by the encoder, which are added to it. Ray is started for these alone."""
     encoder = encoder_fingerprint(config)
     known = _known(lake, encoder, tags)
     lacking = tags.filter(pc.invert(pc.is_in(tags, known["tag"].combine_chunks())))
     if len(lacking):
-        _encode(lake, encoder, lacking, config, ray_config, console)
+        engines.ray()
+        _encode(lake, encoder, lacking, config, engines.ray_config, console, step)
         known = _known(lake, encoder, tags)
     places = pc.index_in(tags, known["tag"].combine_chunks())
     vectors = known["vector"].combine_chunks().take(places)
@@ -115,18 +123,19 @@ def _encode(
     config: SemanticConfig,
     ray_config: RayConfig,
     console: Console,
+    step: str,
 ) -> None:
     threads = share_of_cores(ray_config, config.replicas)
     spec = ActorSpec(
         PhraseEncoder,
         {"folder": encoder_folder(config), "dtype": dtype_of(config.dtype), "threads": threads},
-        killed_by=_ends_the_step,
-        label="normalize",
+        killed_by=partial(_ends_the_step, step),
+        label=step,
         replicas=config.replicas,
         cpus=threads,
         chunk_rows=CHUNK_TAGS,
     )
-    progress = console.progress("normalize: encoding tags", len(tags), "tags")
+    progress = console.progress(f"{step}: encoding tags", len(tags), "tags")
     owner = f"encode {encoder}"
     waiting: list[pa.Table] = []
 
@@ -149,8 +158,8 @@ def _encode(
         commit()
 
 
-def _ends_the_step(row: pa.Table, error: str) -> pa.Table:
-    raise RunError(f"normalize: the engine dies of {row.to_pylist()[0]!r:.200}: {error}")
+def _ends_the_step(step: str, row: pa.Table, error: str) -> pa.Table:
+    raise RunError(f"{step}: the engine dies of {row.to_pylist()[0]!r:.200}: {error}")
 
 
 def _mapped(spec: ActorSpec, rows: pa.Table, show: Any) -> Iterator[pa.Table]:
@@ -175,7 +184,7 @@ def group_labels(
     spec = ActorSpec(
         NearPairs,
         {"vectors": ray.put(vectors), "eps": config.eps, "threads": threads},
-        killed_by=_ends_the_step,
+        killed_by=partial(_ends_the_step, "normalize"),
         label="normalize",
         replicas=config.replicas,
         cpus=threads,

@@ -320,10 +320,9 @@ class Update:
     def _nearest(self, new: pa.Array, known: pa.Array) -> pa.Table:
         context, config = self._context, self._config.semantic
         new, known = (names.take(pc.sort_indices(names)) for names in (new, known))
-        context.engines.ray()
-        ray_config, console = context.engines.ray_config, context.console
         known_vectors, vectors = (
-            tag_vectors(context.lake, names, config, ray_config, console) for names in (known, new)
+            tag_vectors(context.lake, names, config, context.engines, context.console)
+            for names in (known, new)
         )
         places = nearest(known_vectors, vectors, config.eps, CHUNK_TAGS)
         near = np.flatnonzero(places >= 0)

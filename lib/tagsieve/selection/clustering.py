@@ -8,15 +8,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
-from tagsieve.engines.handover import read_all
-from tagsieve.engines.kmeans import ROWS_PER_CENTROID, train
+from tagsieve.engines.handover import Parts, read_all
+from tagsieve.engines.kmeans import ROWS_PER_CENTROID, kept_centroids, train
 from tagsieve.engines.vector_rows import Bad, VectorRows, write_vectors
 from tagsieve.engines.vectors import Array
 from tagsieve.errors import RunError
-from tagsieve.lake import rows_table
 from tagsieve.ledger import fingerprint
 from tagsieve.selection.config import KMeansConfig, SemDedupConfig, StratifiedConfig
-from tagsieve.selection.outcome import Parts
 from tagsieve.selection.vector_strategies import started, unusable_rows
 from tagsieve.selection.vector_workers import Assigner
 
@@ -53,34 +51,12 @@ def clustered(
         rows = write_vectors(context, new, "unassigned")
     bad: list[Bad] = []
     if rows.count:
-        centroids = _centroids(context, config, name, rows, candidates)
+        centroids = kept_centroids(lake, name, lambda: _trained(context, config, rows, candidates))
         bad = _assign(context, config, name, rows, centroids)
     return (
         lake.read(spark, "clusters").where(F.col("clustering") == name),
         unusable_rows(context, rows, bad),
     )
-
-
-def _centroids(
-    context: Context,
-    config: Clustered,
-    name: str,
-    rows: VectorRows,
-    candidates: DataFrame,
-) -> Array:
-    """The stored centroids, else new ones: float32 [k, d]."""
-    stored = context.lake.arrow("centroids", filters=[("clustering", "=", name)])
-    if not stored.num_rows:
-        made = _trained(context, config, rows, candidates)
-        listed = enumerate(made.tolist())
-        stored = rows_table(
-            "centroids",
-            [{"clustering": name, "cluster": n, "vector": vector} for n, vector in listed],
-        )
-        context.lake.append_once("centroids", stored, f"train {name}", 1)
-    vectors = stored.sort_by("cluster")["vector"].combine_chunks()
-    flat = vectors.flatten().to_numpy(zero_copy_only=False)
-    return np.ascontiguousarray(flat.reshape(stored.num_rows, -1), dtype=np.float32)
 
 
 def _trained(
@@ -124,6 +100,5 @@ def _assign(
             bad.append(unusable)
             progress.advance(group.rows)
     assigned = parts.frame().dropDuplicates(["sample_id"])
-    assigned = assigned.withColumns({"clustering": F.lit(name), "label": F.lit(None)})
-    context.lake.insert_new(assigned, "clusters")
+    context.lake.insert_new(assigned.withColumn("clustering", F.lit(name)), "clusters")
     return bad

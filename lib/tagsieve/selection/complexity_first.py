@@ -12,9 +12,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
-from tagsieve.engines.handover import read_chunks, write_rows
+from tagsieve.engines.handover import Parts, read_chunks, write_rows
 from tagsieve.engines.vectors import Array
-from tagsieve.selection.outcome import CHOSEN, Parts, ranked
+from tagsieve.selection.outcome import CHOSEN, ranked
 
 MANY_PASSES = 4
 """A selection of more rows than this times the number of tags is found by one scan: a pass takes at

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 
 from tagsieve.engines.context import Context
+from tagsieve.engines.handover import Parts
 from tagsieve.engines.vector_rows import Bad, Group, VectorRows, write_vectors
 from tagsieve.engines.vectors import (
     AT_ONCE,
@@ -23,7 +24,7 @@ from tagsieve.engines.vectors import (
 from tagsieve.engines.workers import Workers
 from tagsieve.errors import RunError
 from tagsieve.selection.config import MatchTargetConfig
-from tagsieve.selection.outcome import CHOSEN, Parts
+from tagsieve.selection.outcome import CHOSEN
 from tagsieve.selection.vector_strategies import unusable_rows
 from tagsieve.selection.vector_workers import KEYS
 

@@ -8,11 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
-
-from tagsieve.engines.context import Context
 
 CHOSEN = pa.schema(
     [
@@ -102,38 +99,3 @@ def in_schema(rows: DataFrame, schema: pa.Schema) -> DataFrame:
             for field in schema
         )
     )  # fmt: skip
-
-
-class Parts:
-    """Arrow tables of one schema that come one by one, for Spark to read: files in the run's work
-    folder."""
-
-    def __init__(self, context: Context, name: str, schema: pa.Schema) -> None:
-        import fsspec
-
-        self._context, self._schema = context, schema
-        self._uri = context.lake.work_uri(context.run.run_id, name)
-        self._files, self._folder = fsspec.core.url_to_fs(self._uri)
-        self._files.makedirs(self._folder, exist_ok=True)
-        self._count = 0
-        self.rows = 0
-
-    def add(self, table: pa.Table) -> None:
-        """Write a table, unless it is empty."""
-        if not table.num_rows:
-            return
-        table = table.select(self._schema.names).cast(self._schema)
-        with self._files.open(f"{self._folder}/{self._count:06}.parquet", "wb") as stream:
-            pq.write_table(table, stream)
-        self._count += 1
-        self.rows += table.num_rows
-
-    def frame(self) -> DataFrame:
-        """All rows, for Spark."""
-        from pyspark.sql.pandas.types import from_arrow_schema
-
-        spark, lake = self._context.engines.spark, self._context.lake
-        schema = from_arrow_schema(self._schema)
-        if not self._count:
-            return spark.createDataFrame([], schema)
-        return spark.read.schema(schema).parquet(lake.spark_uri(self._uri))

@@ -13,12 +13,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
+from tagsieve.engines.handover import Parts
 from tagsieve.engines.vector_rows import COLUMNS, Bad, VectorRows, write_vectors
 from tagsieve.engines.vectors import Array
 from tagsieve.engines.workers import Workers
 from tagsieve.selection.config import KCenterConfig, ReprFilterConfig, SemDedupConfig
 from tagsieve.selection.kcenter import Farthest, k_center
-from tagsieve.selection.outcome import CHOSEN, REFUSED, UNUSABLE, Outcome, Parts, ranked
+from tagsieve.selection.outcome import CHOSEN, REFUSED, UNUSABLE, Outcome, ranked
 from tagsieve.selection.repr_filter import ReprFilter
 from tagsieve.selection.vector_workers import KEYS, Deduper, Measurer, Passed, Refuser
 
