@@ -43,6 +43,8 @@ def _walk(
         models = {model: schema["$defs"][model] for model in names}
         models = {model: told for model, told in models.items() if "properties" in told}
         many = "array" in (field.get("type"), *(f.get("type") for f in field.get("anyOf", ())))
+        by_name = "additionalProperties" in field
+        inside = ".N." if many else ".NAME." if by_name else "."
         key = f"{prefix}{name}"
         listed = [schema["$defs"][model]["properties"] for model in shown]
         if all(_is_part(told["properties"], listed) for told in models.values()):
@@ -54,8 +56,9 @@ def _walk(
         for model, told in models.items():
             shown.add(model)
             fields = told["properties"]
-            kind = fields.get("kind", fields.get("strategy", {})).get("const", "")
-            for row in _walk(schema, told, ".N." if many else ".", shown):
+            named = (fields.get(name, {}) for name in ("kind", "strategy", "task"))
+            kind = next((field["const"] for field in named if "const" in field), "")
+            for row in _walk(schema, told, inside, shown):
                 kinds.setdefault(row, []).append(kind)
         for (rest, default, text), which in kinds.items():
             told = "" if len(which) == len(models) else f" ({', '.join(which)})"
@@ -69,6 +72,8 @@ def _is_part(fields: dict[str, Any], listed: list[dict[str, Any]]) -> bool:
 
 def _references(field: dict[str, Any]) -> list[str]:
     items = [field["items"]] if "items" in field else []
+    named = field.get("additionalProperties")
+    items += [named] if isinstance(named, dict) else []
     inner = [*items, *field.get("anyOf", ()), *field.get("oneOf", ())]
     nested = [reference for part in inner for reference in _references(part)]
     return [field["$ref"], *nested] if "$ref" in field else nested

@@ -32,6 +32,7 @@ _STEP_HELP = {
     "embed": "Give every conversation its vector.",
     "screen": "Find near-duplicates, and questions of test sets.",
     "score": "Score every turn: DEITA, IFD, perplexity, lengths and others.",
+    "judge": "Compare and grade: pairs of conversations, models' answers, tags, skills.",
     "select": "Choose a training set.",
     "mix": "Mix pools in given proportions; studies of mixtures.",
     "export": "Write the selection, or the mixtures, as training files.",
@@ -119,7 +120,7 @@ def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | Non
         from tagsieve.runner import run_steps, show_outcome
 
         console = Console()
-        by_ray = {"tag", "evolve", "embed"}
+        by_ray = {"tag", "evolve", "embed", "judge"}
         if "semantic" in loaded.normalize.steps:
             by_ray.add("normalize")
         if loaded.score.by_model:
@@ -154,7 +155,7 @@ def describe(recipe: str, overrides: tuple[str, ...]) -> None:
 @click.argument("overrides", nargs=-1, metavar="[key=value ...]")
 @click.option(
     "--step",
-    type=click.Choice(["tag", "evolve", "embed", "score"]),
+    type=click.Choice(["tag", "evolve", "embed", "score", "judge"]),
     default="tag",
     show_default=True,
     help="Whose quarantine.",

@@ -136,9 +136,11 @@ def _at(
 
 
 def _of_kind(models: set[type[RecipeModel]], part: int | str) -> set[type[RecipeModel]]:
-    """Which models of a union a value of `kind`, or of `strategy`, stands for; none where it is
+    """Which models of a union a value of `kind`, `strategy` or `task` stands for; none where it is
     known already which one it is, so that the part is a field of that name."""
-    fields = {m: [m.model_fields.get(name) for name in ("kind", "strategy")] for m in models}
+    fields = {
+        m: [m.model_fields.get(name) for name in ("kind", "strategy", "task")] for m in models
+    }
     found = {m for m in models if any(f and part in get_args(f.annotation) for f in fields[m])}
     return found if found != models else set()
 

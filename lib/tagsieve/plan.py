@@ -11,6 +11,12 @@ from tagsieve.embedding.cost import embed_cost
 from tagsieve.evolving.config import EvolveConfig
 from tagsieve.ingest.config import Input
 from tagsieve.ingest.files import SourceFile, find_files
+from tagsieve.judging.config import (
+    JudgeConfig,
+    JudgePairsConfig,
+    JudgeSkillsConfig,
+    JudgeTagsConfig,
+)
 from tagsieve.lake import Lake
 from tagsieve.mixing.amounts import asks
 from tagsieve.mixing.config import ProportionsConfig
@@ -18,6 +24,7 @@ from tagsieve.recipe import Recipe, StepName
 from tagsieve.reporting.html import latest_steps
 from tagsieve.screening.config import ScreenConfig
 from tagsieve.tagging.cost import tag_cost
+from tagsieve.test_sets.reading import read_questions
 
 _SAMPLE_BYTES = 1 << 20
 
@@ -30,6 +37,7 @@ TYPICAL_RATES: dict[StepName, float] = {
     "evolve": 1,
     "screen": 2_000,
     "score": 8_000,
+    "judge": 10,
     "select": 14_000,
     "mix": 14_000,
     "export": 3_000,
@@ -82,6 +90,7 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
             f"{', '.join(scorer.name for scorer in recipe.score.scorers)}; of each turn"
             + _told_judges(rows * len(recipe.score.by_judge)),
         ),
+        "judge": _judged(recipe.judge, rows),
         "select": (rows * len(recipe.selections), "samples", _selected(recipe, rows)),
         "mix": _mixed(recipe, rows),
         "export": (_exported(recipe, rows), "rows", f"{formats} in {recipe.export.path}"),
@@ -104,7 +113,7 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
         by_spark = len(recipe.score.relational) == len(recipe.score.scorers)
         if step == "score" and not by_spark and step not in earlier:
             seconds = None  # a model's time is known when it has run
-        if step == "evolve" and step not in earlier:
+        if step in ("evolve", "judge") and step not in earlier:
             seconds = None
         planned.append(PlannedStep(step, count, unit, what, seconds))
     return planned
@@ -124,6 +133,25 @@ def _evolved(config: EvolveConfig | None, rows: int) -> tuple[int, str, str]:
     seeds = min(config.seeds, rows)
     calls = seeds * (config.rounds + 1)
     return seeds, "seeds", f"{config.what}, {config.rounds} rounds; at most {calls:,} calls"
+
+
+def _judged(config: JudgeConfig | None, rows: int) -> tuple[int, str, str]:
+    """At most so many judgements."""
+    match config:
+        case None:
+            return 0, "judgements", "no section judge in the recipe"
+        case JudgePairsConfig():
+            told = f"pairs of a cluster in both orders, {config.rounds} a conversation"
+            return rows * config.rounds, "judgements", told
+        case JudgeTagsConfig():
+            cases = 2 * (config.cases + config.controls)
+            return cases, "judgements", "precision and consistency of tags"
+    questions = read_questions(config.test_sets, "judge").num_rows
+    models = ", ".join(config.answers)
+    if isinstance(config, JudgeSkillsConfig):
+        return questions * len(config.answers), "judgements", f"skills of {models}"
+    count = 2 * questions * (len(config.answers) - 1) * len(config.judges)
+    return count, "judgements", f"answers of {models} in both orders, by {', '.join(config.judges)}"
 
 
 def _mixed(recipe: Recipe, rows: int) -> tuple[int, str, str]:

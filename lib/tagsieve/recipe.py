@@ -15,22 +15,28 @@ from tagsieve.engines.config import RayConfig, SparkConfig
 from tagsieve.errors import UsageError
 from tagsieve.evolving.config import EvolveConfig
 from tagsieve.ingest.config import IngestConfig, Input
+from tagsieve.judging.config import JudgeConfig, JudgePairsConfig
 from tagsieve.mixing.config import MixConfig
 from tagsieve.ontology.config import AnalyzeConfig, ClusterConfig, NormalizeConfig
 from tagsieve.reporting.config import ExportConfig, ReportConfig
 from tagsieve.scoring.config import ScoreConfig
 from tagsieve.screening.config import ScreenConfig
-from tagsieve.selection.config import ComplexityFirstConfig, MatchTargetConfig, SelectConfig
+from tagsieve.selection.config import (
+    ComparativeConfig,
+    ComplexityFirstConfig,
+    MatchTargetConfig,
+    SelectConfig,
+)
 from tagsieve.selection.sweeping import expanded
 from tagsieve.tagging.config import MemoryTaggerConfig, TagConfig
 
 StepName = Literal[
     "ingest", "tag", "normalize", "analyze", "cluster", "evolve", "embed", "screen", "score",
-    "select", "mix", "export", "report",
+    "judge", "select", "mix", "export", "report",
 ]  # fmt: skip
 STEPS: tuple[StepName, ...] = (
     "ingest", "tag", "normalize", "analyze", "cluster", "evolve", "embed", "screen", "score",
-    "select", "mix", "export", "report",
+    "judge", "select", "mix", "export", "report",
 )  # fmt: skip
 DEFAULT_STEPS: tuple[StepName, ...] = (
     "ingest", "tag", "normalize", "analyze", "select", "export", "report",
@@ -61,6 +67,9 @@ class Recipe(RecipeModel):
         "the step alone.",
     )
     score: ScoreConfig = Field(default_factory=ScoreConfig)
+    judge: JudgeConfig | None = Field(
+        None, description="What the step judge does; needed by it and the strategy comparative."
+    )
     select: SelectConfig = Field(default_factory=ComplexityFirstConfig)
     sweep: tuple[SelectConfig, ...] = Field(
         (), description="The other selections, where `select` stands for several."
@@ -119,6 +128,12 @@ class Recipe(RecipeModel):
         if "select" in self.steps:
             self._check_targets()
         if "select" in self.steps:
+            compared = any(isinstance(each, ComparativeConfig) for each in self.selections)
+            if compared and not isinstance(self.judge, JudgePairsConfig):
+                raise ValueError(
+                    "select.strategy=comparative goes by what a judge says of pairs; set "
+                    "judge.task to pairs, and judge.engine, as in conf/recipes/tacos.yaml"
+                )
             known = {scorer.name for scorer in self.score.scorers}
             named = {name for config in self.selections for name in config.scorers}
             lacking = sorted(named - known)

@@ -14,6 +14,7 @@ from tagsieve.console import Console, duration
 from tagsieve.engines.context import Context, Engines
 from tagsieve.errors import RunError, UsageError
 from tagsieve.ingest.files import find_files
+from tagsieve.judging.config import JudgePairsConfig, JudgeTagsConfig
 from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun, new_run_id, record_step
 from tagsieve.mixing.config import MixConfig
@@ -22,7 +23,12 @@ from tagsieve.selection.config import SelectConfig
 from tagsieve.selection.sweeping import beginnings
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tagsieve.engines.vectors import Array
+    from tagsieve.judging.step import Task
     from tagsieve.screening import QuestionEncoder
+    from tagsieve.selection import Compared
 
 
 def _ingest(context: Context, recipe: Recipe) -> None:
@@ -82,6 +88,51 @@ def _score(context: Context, recipe: Recipe) -> None:
     score(context, recipe.score, _counted_version(context, recipe), encoder)
 
 
+def _judge(context: Context, recipe: Recipe) -> None:
+    from tagsieve.judging import judge
+
+    judge(context, _judge_task(context, recipe))
+
+
+def _judge_task(context: Context, recipe: Recipe) -> Task:
+    from tagsieve.judging import PairSources, TagSources, check_judge, task_of
+
+    config = check_judge(recipe.judge, recipe.ray)
+    pairs = tags = None
+    if isinstance(config, JudgePairsConfig):
+        screening = _screening(context, recipe)
+        pairs = PairSources(_clustering(context, recipe), recipe.targets, screening)
+    if isinstance(config, JudgeTagsConfig):
+        tags = TagSources(_version(context, recipe), partial(_vectors_of_tags, recipe))
+    return task_of(config, pairs, tags)
+
+
+def _vectors_of_tags(recipe: Recipe, context: Context, tags: pa.Array) -> Array:
+    from tagsieve.ontology import tag_vectors
+
+    semantic, engines = recipe.normalize.semantic, context.engines
+    return tag_vectors(context.lake, tags, semantic, engines, context.console, "judge")
+
+
+def _clustering(context: Context, recipe: Recipe) -> str:
+    """The clustering that the recipe's cluster settings made."""
+    from tagsieve.ontology import clustering_name
+
+    return clustering_name(_version(context, recipe), recipe.cluster, recipe.normalize.semantic)
+
+
+def _compared(context: Context, recipe: Recipe) -> Compared:
+    """The pairs that the recipe's judge was asked about."""
+    from tagsieve.judging import pairing_name, pairs_asker
+    from tagsieve.selection import Compared
+
+    config = recipe.judge
+    assert isinstance(config, JudgePairsConfig)
+    clustering = _clustering(context, recipe)
+    pairing, judge = pairing_name(config, clustering), pairs_asker(config).judge
+    return Compared(clustering, pairing, config.rounds, judge)
+
+
 def _select(
     context: Context,
     recipe: Recipe,
@@ -107,6 +158,7 @@ def _select(
         scorers,
         encoder_fingerprint(recipe.embed) if "embeddings" in reads else None,
         _screening(context, recipe),
+        _compared(context, recipe) if "judgements" in reads else None,
     )
     select(context, config, sources, recipe.pools, recipe.targets, larger)
 
@@ -220,6 +272,7 @@ STEP_FUNCTIONS: dict[StepName, StepFunction] = {
     "embed": _embed,
     "screen": _screen,
     "score": _score,
+    "judge": _judge,
     "mix": _mix,
     "export": _export,
     "report": _report,
@@ -263,6 +316,12 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
         from tagsieve.scoring import check_scorers
 
         check_scorers(recipe.score, recipe.ray)
+    if "judge" in steps:
+        from tagsieve.judging import check_judge
+
+        reported = check_judge(recipe.judge, recipe.ray)
+        if not isinstance(reported, JudgePairsConfig):
+            _check_writable("judge.path", reported.path)
     if "mix" in steps:
         _mix_config(recipe)
     _check_writable("lake", recipe.lake)
@@ -312,11 +371,11 @@ def run_replay(
     limit: int | None = None,
 ) -> str:
     """Try again what the recipe's tagger (`step` tag), generator and judge (evolve), encoder
-    (embed) or scorers (score) have in quarantine, for any of `reasons` (none: for all), as a run of
-    its own; gives its id."""
+    (embed), scorers (score) or judges (judge) have in quarantine, for any of `reasons` (none: for
+    all), as a run of its own; gives its id."""
 
     def again(context: Context, recipe: Recipe) -> None:
-        from tagsieve import embedding, evolving, scoring, tagging
+        from tagsieve import embedding, evolving, judging, scoring, tagging
 
         if step == "evolve":
             config = evolving.check_evolve(recipe.evolve, recipe.ray)
@@ -325,6 +384,8 @@ def run_replay(
             embedding.replay(context, recipe.embed, reasons)
         elif step == "score":
             scoring.replay(context, recipe.score, reasons)
+        elif step == "judge":
+            judging.replay(context, _judge_task(context, recipe), reasons)
         else:
             tagging.replay(context, recipe.tag, reasons)
 

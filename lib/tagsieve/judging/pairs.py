@@ -34,13 +34,17 @@ class PairSources:
     screening: str | None = None
 
 
+def pairs_asker(config: JudgePairsConfig) -> Asker:
+    """The judge. Raises UsageError when its prompt cannot be used."""
+    return Asker.of("pair", config.engine, config.prompt, "judge.engine", config.scale)
+
+
 class PairsTask:
     """As a `Task`."""
 
     def __init__(self, config: JudgePairsConfig, sources: PairSources) -> None:
         self._config, self._sources = config, sources
-        engine, prompt, scale = config.engine, config.prompt, config.scale
-        self._asker = Asker.of("pair", engine, prompt, "judge.engine", scale)
+        self._asker = pairs_asker(config)
         self._pairing = pairing_name(config, sources.clustering)
 
     @property

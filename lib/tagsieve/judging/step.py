@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from tagsieve.engines.config import RayConfig
 from tagsieve.engines.context import Context
 from tagsieve.engines.pending import OVER_BUDGET
 from tagsieve.engines.quarantine import quarantined
-from tagsieve.errors import RunError
+from tagsieve.errors import RunError, UsageError
 from tagsieve.judging.answers import AnswersTask
 from tagsieve.judging.asking import Asker
 from tagsieve.judging.config import (
@@ -19,9 +20,9 @@ from tagsieve.judging.config import (
     JudgeSkillsConfig,
     JudgeTagsConfig,
 )
-from tagsieve.judging.pairs import PairSources, PairsTask
+from tagsieve.judging.pairs import PairSources, PairsTask, pairs_asker
 from tagsieve.judging.skills import SkillsTask
-from tagsieve.judging.tags import TagSources, TagsTask
+from tagsieve.judging.tags import TagSources, TagsTask, tag_askers
 from tagsieve.judging.work import JUDGEMENT_ID, Wanted, ask, ask_again
 from tagsieve.ledger import StepRun
 
@@ -67,6 +68,25 @@ def task_of(
             return TagsTask(config, tags)
         case JudgeSkillsConfig():
             return SkillsTask(config)
+
+
+def check_judge(config: JudgeConfig | None, ray_config: RayConfig) -> JudgeConfig:
+    """The config, after refusing what can be seen to fail. Raises UsageError."""
+    match config:
+        case None:
+            raise UsageError(
+                "judge: missing; it has no default. Set judge.task and what it needs, as in "
+                "conf/recipes/tacos.yaml"
+            )
+        case JudgePairsConfig():
+            askers = [pairs_asker(config)]
+        case JudgeTagsConfig():
+            askers = list(tag_askers(config).values())
+        case _:
+            askers = task_of(config).askers
+    for asker in askers:
+        asker.check(ray_config)
+    return config
 
 
 def judge(context: Context, task: Task) -> None:

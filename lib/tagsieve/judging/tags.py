@@ -32,6 +32,12 @@ class TagSources:
     vectors: TagVectors
 
 
+def tag_askers(config: JudgeTagsConfig) -> dict[CaseKind, Asker]:
+    """The judge of each kind of case. Raises UsageError when a prompt cannot be used."""
+    prompts = {"precision": config.precision_prompt, "consistency": config.consistency_prompt}
+    return {kind: Asker.of(kind, config.engine, prompts[kind], "judge.engine") for kind in KINDS}
+
+
 class TagsTask:
     """As a `Task`. The cases are held in memory, and what `draw_cases` says."""
 
@@ -40,10 +46,7 @@ class TagsTask:
 
     def __init__(self, config: JudgeTagsConfig, sources: TagSources) -> None:
         self._config, self._sources = config, sources
-        prompts = {"precision": config.precision_prompt, "consistency": config.consistency_prompt}
-        self._judges = {
-            kind: Asker.of(kind, config.engine, prompts[kind], "judge.engine") for kind in KINDS
-        }
+        self._judges = tag_askers(config)
 
     @property
     def askers(self) -> list[Asker]:

@@ -10,6 +10,7 @@ from tagsieve.ontology.config import AnalyzeConfig, ClusterConfig, NormalizeConf
 
 if TYPE_CHECKING:
     from tagsieve.ontology.clustering import cluster, clustering_name
+    from tagsieve.ontology.semantic import tag_vectors
     from tagsieve.ontology.step import analyze, find_version, normalize
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "clustering_name",
     "find_version",
     "normalize",
+    "tag_vectors",
 ]
 
 __getattr__ = lazy(
@@ -30,5 +32,6 @@ __getattr__ = lazy(
         "clustering_name": "tagsieve.ontology.clustering",
         "find_version": "tagsieve.ontology.step",
         "normalize": "tagsieve.ontology.step",
+        "tag_vectors": "tagsieve.ontology.semantic",
     }
 )
