@@ -1,24 +1,18 @@
 """The job as a program: planned, killed from outside, run again; and a judge in the real vLLM."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import yaml
 
 from evolved import pair
 from handmade import put, rows_of
-from ray_cluster import clean_environment
+from programs import SMALL, finish, kill, start, wait_for
 from tagsieve.engines.llm.config import VllmConfig
 from tagsieve.plan import plan
 from tagsieve.recipe import load_recipe
 from tiny_llama import FAST
 
-ROOT = Path(__file__).resolve().parents[2]
 SEEDS = 40
 
 
@@ -29,13 +23,7 @@ def recipe(lake, make_config, tmp_path):
         "lake": lake.root,
         "steps": ["evolve"],
         "evolve": config.model_dump(),
-        "ray": {"object_store_gb": 0.1},
-        "spark": {
-            "driver_memory": "1g",
-            "shuffle_partitions": 1,
-            "java_options": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-        },
-    }
+    } | SMALL
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(json.loads(json.dumps(settings))))
     put(lake, "samples", [pair(f"Question {n}") for n in range(SEEDS)])
@@ -51,27 +39,11 @@ def test_evolve_is_planned_by_its_calls(recipe):
 @pytest.mark.slow
 @pytest.mark.soak
 def test_evolve_job_killed_in_the_second_round_goes_on(lake, recipe, script, training_set):
-    def start():
-        return subprocess.Popen(
-            [sys.executable, str(ROOT / "jobs" / "evolve.py"), recipe],
-            env=clean_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
     script.endpoint.delay = 0.05
-    process = start()
-    while len(script.evolved) < SEEDS + 15:
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    time.sleep(0.2)  # what was on its way to the endpoint is counted, too
-    again = start()
-    output, _ = again.communicate(timeout=300)
-    assert again.returncode == 0, output
-    assert "40 seeds = 40 kept" in output
+    process = start("evolve", recipe)
+    wait_for(lambda: len(script.evolved) >= SEEDS + 15, process)
+    kill(process)
+    assert "40 seeds = 40 kept" in finish(start("evolve", recipe))
     texts = [row["text"] for row in rows_of(lake, "generations")]
     assert sorted(texts) == sorted(
         f"Question {n}" + " and more" * times for n in range(SEEDS) for times in (1, 2)

@@ -4,29 +4,21 @@ The engine is counted from outside: a stub endpoint in this process outlives who
 """
 
 import random
-import signal
-import subprocess
-import sys
-import time
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 
+from programs import SMALL, finish, kill, start, wait_for
 from query_lakes import add_samples, tagged
-from ray_cluster import clean_environment
 from stub_endpoint import tags_for
 from tagsieve import records
 from tagsieve.lake import Lake
 from tiny_llama import FAST
 
-ROOT = Path(__file__).resolve().parents[2]
 QUERIES = [f"Query number {n} about {word}" for n in range(100) for word in ("sea", "sun", "ice")]
 COMMIT_ROWS = 40
-START = {"spark": {"driver_memory": "1g", "shuffle_partitions": 1}, "ray": {"object_store_gb": 0.1}}
-QUICK_JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 
 @pytest.fixture
@@ -36,35 +28,12 @@ def recipe(tmp_path):
     def write(tagger):
         lake = Lake(str(tmp_path / "lake"))
         add_samples(lake, QUERIES)
-        settings = {"lake": lake.root, "steps": ["tag"], "tag": tagger} | START
-        settings["spark"] = settings["spark"] | {"java_options": QUICK_JVM}
+        settings = {"lake": lake.root, "steps": ["tag"], "tag": tagger} | SMALL
         path = tmp_path / "recipe.yaml"
         path.write_text(yaml.safe_dump(settings))
         return lake, str(path)
 
     return write
-
-
-def start(recipe, *overrides, environment=None):
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "jobs" / "tag.py"), recipe, *overrides],
-        env=environment or clean_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process):
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    return output
-
-
-def wait_for(condition, process):
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.005)
 
 
 def actors(process):
@@ -84,11 +53,6 @@ def assert_undisturbed(lake, queries=QUERIES):
     assert lake.arrow("quarantine").num_rows == 0
 
 
-def kill_driver(process):
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
 def http(endpoint, **settings):
     return {
         "kind": "http",
@@ -102,11 +66,10 @@ def http(endpoint, **settings):
 def kill_driver_at(point, endpoint, recipe):
     lake, path = recipe(http(endpoint))
     endpoint.delay = 0.02
-    process = start(path)
+    process = start("tag", path)
     wait_for(lambda: sum(endpoint.calls.values()) >= point, process)
-    kill_driver(process)
-    time.sleep(0.2)  # what was on its way to the endpoint is counted, too
-    finish(start(path))
+    kill(process)
+    finish(start("tag", path))
     assert_undisturbed(lake)
     assert sum(endpoint.calls.values()) - len(QUERIES) <= COMMIT_ROWS
 
@@ -114,7 +77,7 @@ def kill_driver_at(point, endpoint, recipe):
 def kill_actor_at(point, endpoint, recipe):
     lake, path = recipe(http(endpoint))
     endpoint.delay = 0.02
-    process = start(path)
+    process = start("tag", path)
     wait_for(lambda: sum(endpoint.calls.values()) >= point, process)
     for actor in actors(process):
         actor.kill()
@@ -129,7 +92,7 @@ def kill_node_at(point, endpoint, recipe, start_cluster):
     node = cluster.add_node(cpus=1)
     lake, path = recipe(http(endpoint))
     endpoint.delay = 0.02
-    process = start(path, f"ray.address={cluster.address}", environment=cluster.environment)
+    process = start("tag", path, f"ray.address={cluster.address}", environment=cluster.environment)
     wait_for(lambda: sum(endpoint.calls.values()) >= point, process)
     cluster.kill(node)
     cluster.add_node(cpus=1)
@@ -165,7 +128,7 @@ def test_vllm_actor_killed_is_replaced_and_the_run_ends(tiny_llama, recipe):
         }
     )
     before = {p.pid for p in psutil.process_iter()}
-    process = start(path)
+    process = start("tag", path)
     wait_for(lambda: lake.version("raw_tags") not in (None, 0), process)  # a first commit
     victims = actors(process)
     assert victims
