@@ -374,7 +374,7 @@ def http_config(folder: Path) -> Any:
 def http_bare(folder: Path) -> dict[str, Any]:
     """The same client with the same requests, and nothing around it."""
     import httpx2
-    from openai import AsyncOpenAI, DefaultAsyncHttpxClient
+    from openai import AsyncOpenAI, DefaultAioHttpClient
 
     from tagsieve.engines.llm.prompts import load_prompt
 
@@ -388,7 +388,7 @@ def http_bare(folder: Path) -> dict[str, Any]:
         client = AsyncOpenAI(
             base_url=(folder / "url").read_text(),
             api_key="none",
-            http_client=DefaultAsyncHttpxClient(limits=limits),
+            http_client=DefaultAioHttpClient(limits=limits),
         )
         gate = asyncio.Semaphore(HTTP_CONCURRENCY)
 

@@ -105,9 +105,9 @@ def planned(context: Context, config: JudgePairsConfig, name: str, rows: DataFra
     known = context.stored("known-pairs", known.select(*PAIR))
     new = context.stored("new-pairs", new_pairs(rows, known, config.rounds, config.seed))
     named = {"pairing": F.lit(name), "run_id": F.lit(context.run.run_id)}
-    lake.insert_new(new.withColumns(named), "pairs")
-    pairs = known.unionByName(new.select(*PAIR))
-    return context.stored("pairs", pairs.where(F.col("round") < config.rounds))
+    if not new.isEmpty():
+        lake.insert_new(new.withColumns(named), "pairs")
+    return known.unionByName(new.select(*PAIR)).where(F.col("round") < config.rounds)
 
 
 def _wanted(context: Context, asker: Asker, pairs: DataFrame) -> Wanted:
