@@ -12,7 +12,7 @@ ORDER = (
     "start_up", "memory_tagger", "pools",
     "tagging_vllm", "tagging_http", "tagging_memory", "cascade",
     "ontology_scale", "ontology_semantic", "ontology_association", "ontology_truth",
-    "ontology_update", "ontology_funnel", "embedding", "screening", "scoring",
+    "ontology_update", "ontology_funnel", "embedding", "screening", "scoring", "judging",
     "selection_paper", "selection_scale_10m", "selection_scale_100m",
     "vectors_alpaca", "vectors_loops", "vectors_million", "vectors_gpu",
 )  # fmt: skip
