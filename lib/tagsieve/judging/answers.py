@@ -198,7 +198,7 @@ def _sections(figures: dict[str, Any]) -> list[Section]:
             "orders; win rate: of both orders, each for itself; with bootstrap intervals."
             + (f" {unjudged:,} questions lack a judgement." if unjudged else ""),
             ["judge", "against", "test set", "judged", "win", "tie", "loss", "winning score",
-             "interval", "win rate", "interval of the rate"],
+             "interval", "win rate", "its interval"],
             scores,
             outcome_bars([" · ".join(key) for key in keys], [r["both_pass"] for r in results]),
         ),
@@ -228,4 +228,4 @@ def _sections(figures: dict[str, Any]) -> list[Section]:
 
 
 def _ends(tally: dict[str, float]) -> str:
-    return f"{tally['low']:.3f} to {tally['high']:.3f}"
+    return f"{tally['low']:.2f} to {tally['high']:.2f}"

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from tagsieve.drawing import FILL, INK, SOFT, canvas, radar_canvas, svg
 
-_PARTS = {"wins": FILL, "ties": "#dfe5ec", "losses": SOFT}
+_LINES = "#dfe5ec"
+_PARTS = {"wins": FILL, "ties": _LINES, "losses": SOFT}
 
 _LINE = 0.3
 """Height of a bar in inches."""
@@ -32,6 +33,7 @@ def outcome_bars(labels: Sequence[str], tallies: Sequence[Mapping[str, float]]) 
                           fontsize=8, color=ink)  # fmt: skip
         left = [a + b for a, b in zip(left, shares, strict=True)]
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.tick_params(length=0)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
     axes.set_xticks([])
@@ -54,7 +56,10 @@ def radar(skills: Sequence[str], scores: Mapping[str, Sequence[float | None]]) -
         axes.plot([*angles, angles[0]], [*values, values[0]], linewidth=1.5, label=model)
         axes.fill(angles, values, alpha=0.08)
     axes.set_xticks(angles, skills, fontsize=8)
+    axes.tick_params(axis="x", pad=16)
+    axes.spines["polar"].set_color(_LINES)
+    axes.grid(color=_LINES)
     axes.set_yticks(range(1, 6), [str(value) for value in range(1, 6)], fontsize=7, color=SOFT)
     axes.set_ylim(0, 5)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.15, 1.0), fontsize=8, frameon=False)
+    axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.1), fontsize=8, frameon=False)
     return svg(figure)

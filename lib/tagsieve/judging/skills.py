@@ -116,18 +116,17 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _sections(figures: dict[str, Any]) -> list[Section]:
     skills, models = figures["skills"], figures["models"]
-    rows = [
-        [model, told["judged"], *(told["skills"][skill] for skill in skills), told["mean"]]
-        for model, told in models.items()
-    ]
-    of_model = {model: list(told["skills"].values()) for model, told in models.items()}
+    means = {model: told["skills"] for model, told in models.items()}
+    rows = [[skill, *(means[model][skill] for model in models)] for skill in skills]
+    rows.append(["mean of the skills", *(told["mean"] for told in models.values())])
+    rows.append(["answers judged", *(told["judged"] for told in models.values())])
     return [
         Section(
             "Mean scores by skill",
             f"1 to 5, of {figures['questions']:,} questions that need only these skills; "
-            f"{figures['left_out']:,} others are left out. mean: of the skills.",
-            ["model", "judged", *skills, "mean"],
+            f"{figures['left_out']:,} others are left out.",
+            ["skill", *models],
             rows,
-            radar(skills, of_model),
+            radar(skills, {model: list(of_model.values()) for model, of_model in means.items()}),
         )
     ]

@@ -19,7 +19,7 @@ from tagsieve.judging.work import Wanted, judgement_id, scores_of, wanted_in_mem
 
 KINDS: tuple[CaseKind, ...] = ("precision", "consistency")
 
-WORST = 20
+WORST = 10
 """Tags that are shown as most often wrong."""
 
 
