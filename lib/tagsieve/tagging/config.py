@@ -8,7 +8,7 @@ from pydantic import Field, Tag, model_validator
 
 from tagsieve.config import RecipeModel, kind_or
 from tagsieve.engines.config import CommitConfig
-from tagsieve.engines.llm.config import HttpConfig, VllmConfig
+from tagsieve.engines.llm.config import HttpConfig, RecordedConfig, VllmConfig
 
 
 class MemoryTaggerConfig(CommitConfig):
@@ -66,7 +66,15 @@ class HttpTaggerConfig(HttpConfig, _LlmTagger):
     )
 
 
-LlmTaggerConfig = Annotated[VllmTaggerConfig | HttpTaggerConfig, Field(discriminator="kind")]
+class RecordedTaggerConfig(RecordedConfig, _LlmTagger):
+    """What a model answered before: lines of `query` and `answer`."""
+
+    prompt: str = Field("open_tags", description="What it was asked by, as of http.")
+
+
+LlmTaggerConfig = Annotated[
+    VllmTaggerConfig | HttpTaggerConfig | RecordedTaggerConfig, Field(discriminator="kind")
+]
 
 
 class CascadeConfig(RecipeModel):
@@ -106,13 +114,14 @@ class CascadeConfig(RecipeModel):
         return self
 
 
-SingleTaggerConfig = MemoryTaggerConfig | VllmTaggerConfig | HttpTaggerConfig
+SingleTaggerConfig = MemoryTaggerConfig | VllmTaggerConfig | HttpTaggerConfig | RecordedTaggerConfig
 
 
 TagConfig = Annotated[
     Annotated[MemoryTaggerConfig, Tag("memory")]
     | Annotated[VllmTaggerConfig, Tag("vllm")]
     | Annotated[HttpTaggerConfig, Tag("http")]
+    | Annotated[RecordedTaggerConfig, Tag("recorded")]
     | Annotated[CascadeConfig, Tag("cascade")],
     kind_or("memory"),
 ]

@@ -15,6 +15,7 @@ from tagsieve.tagging.config import (
     CascadeConfig,
     HttpTaggerConfig,
     MemoryTaggerConfig,
+    RecordedTaggerConfig,
     SingleTaggerConfig,
     TagConfig,
     VllmTaggerConfig,
@@ -80,6 +81,9 @@ def _single(lake: Lake, config: SingleTaggerConfig, pending: int) -> TagCost:
     if isinstance(config, MemoryTaggerConfig):
         told = f"{pending:,} calls of the embedded tagger"
         return TagCost(pending, pending, None, None, seconds, told)
+    if isinstance(config, RecordedTaggerConfig):
+        told = f"{pending:,} answers of {config.model} from {config.path}"
+        return TagCost(pending, 0, None, None, seconds, told)
     mean, how = _mean_prompt_tokens(lake, config)
     most = config.decoding.max_tokens
     answer = run["output_tokens"] / run["model_calls"] if run.get("output_tokens") else None

@@ -11,14 +11,14 @@ from tagsieve.engines.llm.asking import llm_engine, prompt_fingerprint
 from tagsieve.engines.llm.prompts import PromptTemplate, load_prompt
 from tagsieve.engines.llm.replies import ENGINE_DIED, UNPARSEABLE, Answer, NotAsked, Refusal
 from tagsieve.engines.microbatch import failure
-from tagsieve.tagging.config import HttpTaggerConfig, VllmTaggerConfig
+from tagsieve.tagging.config import HttpTaggerConfig, RecordedTaggerConfig, VllmTaggerConfig
 from tagsieve.tagging.replies import parse_tags
 from tagsieve.tagging.rows import tagged_rows
 
 QUERY_TRUNCATED = "query_truncated"
 """Flag of a row whose query lost its middle."""
 
-LlmConfig = VllmTaggerConfig | HttpTaggerConfig
+LlmConfig = VllmTaggerConfig | HttpTaggerConfig | RecordedTaggerConfig
 
 
 def prompt_of(config: LlmConfig) -> PromptTemplate:
