@@ -12,6 +12,7 @@ from tagsieve.judging.winning import (
     Tally,
     agreement,
     both_pass,
+    by_length,
     each_order,
     interval,
     length_bias,
@@ -25,6 +26,17 @@ TABLE_IV = {
     (1586, 275, 199): 1.673,
 }
 """TACOS, table IV: wins, ties and losses in both orders, and the win rate."""
+
+LONGEST = """
+    1.0194 0.8913 1.1913 1.0961 1.4505 1.4631 1.2058 1.0398 1.3058 1.1573 1.4718 1.3563
+    1.0748 1.0107 1.1641 1.0893 1.1942 1.1398 0.9078 1.1068 0.7796 0.9777 1.1379 1.2806
+    0.8786 0.9845 1.0680 1.1583 1.1495 1.2466
+    1.5311 1.4146 1.3796 1.2883 1.1476 1.0592 1.1981 1.2854 1.2942 1.1350
+    0.1544 0.1883 0.2126
+    0.9650 0.8631 0.4612 1.2029 1.0641 0.6495 0.9680 0.9379 0.8049 0.8602 1.0583 0.7544
+    0.9456 1.0621 0.8029
+"""
+"""All winning scores of "Rethinking Data Selection", tables 1, 2, 4 and 6: of 1,030 questions."""
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +53,15 @@ def logs():
 @pytest.mark.parametrize(("counts", "rate"), TABLE_IV.items())
 def test_win_rates_are_those_of_tacos_table_iv(counts, rate):
     assert round(Tally(*counts).score, 3) == rate
+
+
+def test_winning_scores_of_longest_are_those_of_whole_questions():
+    scores = LONGEST.split()
+    assert len(scores) == 58
+    for told in scores:
+        net = round((float(told) - 1) * 1030)
+        wins, losses = max(net, 0), max(-net, 0)
+        assert f"{Tally(wins, 1030 - wins - losses, losses).score:.4f}" == told
 
 
 def rows_of(judge):
@@ -93,6 +114,14 @@ def test_biases_of_a_judge_that_has_them_are_found():
     lengths = np.stack([np.exp(ratio) * 1e4, np.full(n, 1e4)], axis=1)
     found = length_bias(both_pass(rows), lengths)
     assert found.longer_wins > 0.65
+    bins = by_length(both_pass(rows), lengths, 4)
+    assert [each.questions for each in bins] == [5000] * 4
+    assert bins[0].score < 0.7 < 1.3 < bins[-1].score
+    assert sum(each.score for each in bins) / 4 == pytest.approx(Tally.of(both_pass(rows)).score)
+    for each in bins:
+        inside = (np.exp(ratio) >= each.low * 0.999) & (np.exp(ratio) <= each.high * 1.001)
+        near = both_pass(rows)[inside].mean() + 1
+        assert each.score == pytest.approx(near, abs=0.05)
     unbiased = length_bias(np.sign(truth).astype(int), lengths)
     assert unbiased.longer_wins == pytest.approx(0.5, abs=0.02)
     assert abs(unbiased.correlation) < 0.03

@@ -21,6 +21,7 @@ from tagsieve.judging.winning import (
     Tally,
     agreement,
     both_pass,
+    by_length,
     each_order,
     interval,
     length_bias,
@@ -154,7 +155,8 @@ class AnswersTask:
             "both_pass": _tally(passed, interval(passed, config.confidence, config.seed)),
             "each_order": _tally(of_order, interval(by_question, config.confidence, config.seed)),
             "position": asdict(bias) | {"advantage": bias.advantage},
-            "length": asdict(length_bias(passed, lengths)),
+            "length": asdict(length_bias(passed, lengths))
+            | {"bins": [asdict(each) for each in by_length(passed, lengths)]},
         }
 
 
@@ -176,16 +178,17 @@ def _agreement(
 
 def _sections(figures: dict[str, Any]) -> list[Section]:
     """What is shown of the figures."""
-    model, results = figures["model"], [r for r in figures["results"] if r["both_pass"]]
+    model, every = figures["model"], figures["results"]
+    over_all = [r for r in every if r["test_set"] == ALL] or every
+    unjudged = sum(r["questions"] - r["judged"] for r in over_all)
+    results, whole = ([r for r in some if r["judged"]] for some in (every, over_all))
     keys = [[r["judge"], r["against"], r["test_set"]] for r in results]
-    whole = [r for r in results if r["test_set"] == ALL] or results
     scores = [
         [*key, r["judged"], *(r["both_pass"][n] for n in ("wins", "ties", "losses")),
          r["both_pass"]["score"], _ends(r["both_pass"]), r["each_order"]["score"],
          _ends(r["each_order"])]
         for key, r in zip(keys, results, strict=True)
     ]  # fmt: skip
-    unjudged = sum(r["questions"] - r["judged"] for r in whole)
     biases = [
         [r["judge"], r["against"], *(r["position"][n] for n in ("first_wins", "second_wins",
          "changed", "flipped")), r["length"]["longer_wins"], r["length"]["correlation"]]
@@ -196,7 +199,7 @@ def _sections(figures: dict[str, Any]) -> list[Section]:
             f"{model} against others",
             "winning score: (wins - losses) / judged + 1, where a win or a loss holds in both "
             "orders; win rate: of both orders, each for itself; with bootstrap intervals."
-            + (f" {unjudged:,} questions lack a judgement." if unjudged else ""),
+            + (f" {unjudged:,} questions lack a judgement in some order." if unjudged else ""),
             ["judge", "against", "test set", "judged", "win", "tie", "loss", "winning score",
              "interval", "win rate", "its interval"],
             scores,
@@ -213,6 +216,20 @@ def _sections(figures: dict[str, Any]) -> list[Section]:
             biases,
         ),
     ]  # fmt: skip
+    bins = [
+        [r["judge"], r["against"], f"{each['low']:.2f} to {each['high']:.2f}", each["questions"],
+         each["score"]]
+        for r in whole for each in r["length"]["bins"]
+    ]  # fmt: skip
+    sections.append(
+        Section(
+            "Winning score by length",
+            f"ratio: characters of the answer of {model} to those of the other one; a fifth of the "
+            "questions each.",
+            ["judge", "against", "ratio", "questions", "winning score"],
+            bins,
+        )
+    )
     if figures["agreement"]:
         rows = [[a[n] for n in ("judge", "other", "against", "questions", "raw", "kappa")]
                 for a in figures["agreement"]]  # fmt: skip

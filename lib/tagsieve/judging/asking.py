@@ -124,13 +124,14 @@ class Asker:
                 return winner
             return {"A": (1.0, 0.0), "B": (0.0, 1.0), "tie": (0.5, 0.5)}[winner]
         assert self.scale is not None
-        return read_pair(text, Scale(1, self.scale))
+        # Asked for 1 to 10, judges also say 0: published logs have it.
+        return read_pair(text, Scale(0, self.scale))
 
     def schema(self) -> dict[str, Any]:
         """JSON Schema of an answer, for engines that can hold a model to it."""
         local = isinstance(self.engine, VllmConfig)  # vendors take no limits of length
         if self.kind == "skills":
-            score = {"type": "integer", "enum": [int(each) for each in (1, 2, 3, 4, 5)]}
+            score = {"type": "integer", "enum": [1, 2, 3, 4, 5]}
             one = closed({"skill": {"type": "string"}, "score": score})
             return closed({"scores": {"type": "array", "items": one}})
         if self.kind != "pair":

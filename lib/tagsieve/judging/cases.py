@@ -124,19 +124,25 @@ def _queries(context: Context, version: str) -> DataFrame:
 def _by_tag(queries: DataFrame, config: JudgeTagsConfig) -> DataFrame:
     """`tag` and `asked` (query_id and text of `config.queries` queries) of as many cases as there
     are to be, controls among them."""
-    each = queries.select("query_id", "text", F.explode("tags").alias("tag"))
-    place = F.xxhash64(F.lit(config.seed), "tag", "query_id")
-    within = Window.partitionBy("tag").orderBy(place, "query_id")
-    each = each.withColumn("place", F.row_number().over(within) - 1)
-    most = config.queries * (config.cases + config.controls)
-    each = each.where(F.col("place") < most)
-    each = each.withColumn("turn", F.floor(F.col("place") / config.queries))
-    asked = F.array_sort(F.collect_list(F.struct("place", "query_id", "text"))).alias("asked")
+    count = config.cases + config.controls
+    each = queries.select("query_id", F.explode("tags").alias("tag"))
+    drawn = F.xxhash64(F.lit(config.seed), "tag", "query_id")
+    within = Window.partitionBy("tag").orderBy(drawn, "query_id")
+    each = each.withColumn("place", F.row_number().over(within))
+    each = each.where(F.col("place") <= config.queries * count)
+    each = each.withColumn("turn", F.floor((F.col("place") - 1) / config.queries))
+    asked = F.array_sort(F.collect_list(F.struct("place", "query_id"))).alias("asked")
     groups = each.groupBy("tag", "turn").agg(asked).where(F.size("asked") == config.queries)
-    order = F.xxhash64(F.lit(config.seed), "tag")
-    groups = groups.orderBy("turn", order, "tag").limit(config.cases + config.controls)
-    pairs = F.transform("asked", lambda each: F.struct(each["query_id"], each["text"]))
-    return groups.select("tag", pairs.alias("asked"))
+    order = [F.col("turn"), F.xxhash64(F.lit(config.seed), "tag"), F.col("tag")]
+    chosen = groups.orderBy(*order).limit(count)
+    # The texts of these alone.
+    listed = chosen.select("tag", "turn", F.explode("asked").alias("each"))
+    listed = listed.select("tag", "turn", "each.*").join(
+        queries.select("query_id", "text"), "query_id"
+    )
+    told = F.array_sort(F.collect_list(F.struct("place", "query_id", "text")))
+    pairs = F.transform(told, lambda each: F.struct(each["query_id"], each["text"]))
+    return listed.groupBy("tag", "turn").agg(pairs.alias("asked")).orderBy(*order)
 
 
 def _wrong_tags(

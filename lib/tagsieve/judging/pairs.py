@@ -119,7 +119,8 @@ def _wanted(context: Context, asker: Asker, pairs: DataFrame) -> Wanted:
     )
 
     def questions(lacking: DataFrame) -> DataFrame:
-        samples = context.pinned("samples")
+        ids = lacking.select(F.explode(F.array("x", "y")).alias("sample_id")).distinct()
+        samples = context.pinned("samples").join(ids, "sample_id", "left_semi")
         # Of texts with one id, the least.
         texts = samples.groupBy("sample_id").agg(F.min("turns").alias("turns"))
         texts = texts.select("sample_id", _transcript().alias("text"))

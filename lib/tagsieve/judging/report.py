@@ -40,8 +40,10 @@ def write_report(
         {
             "title": section.title,
             "told": section.told,
-            "columns": section.columns,
-            "rows": [[(_cell(value), _is_number(value)) for value in row] for row in section.rows],
+            "columns": list(zip(section.columns, _numeric(section), strict=True)),
+            "rows": [
+                list(zip(map(_cell, row), _numeric(section), strict=True)) for row in section.rows
+            ],
             "figure": None if section.figure is None else Markup(section.figure),
         }
         for section in sections
@@ -67,8 +69,12 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
+def _numeric(section: Section) -> list[bool]:
+    """Of each column whether it has numbers."""
+    return [
+        any(isinstance(row[place], int | float) for row in section.rows)
+        for place in range(len(section.columns))
+    ]
 
 
 def _cell(value: Any) -> str:

@@ -150,6 +150,34 @@ def length_bias(outcomes: Array, lengths: Array) -> LengthBias:
 
 
 @dataclass(frozen=True)
+class LengthBin:
+    """The questions whose ratio of A's length to B's is from `low` to `high`, and A's score in
+    them."""
+
+    low: float
+    high: float
+    questions: int
+    score: float
+
+
+def by_length(outcomes: Array, lengths: Array, bins: int = 5) -> list[LengthBin]:
+    """The score against the difference of lengths: questions in the order of the ratio of lengths,
+    in as many bins of as many questions. Reads as `length_bias`."""
+    ratio = (lengths[:, 0] + 1.0) / (lengths[:, 1] + 1.0)
+    order = np.argsort(ratio, kind="stable")
+    parts = [part for part in np.array_split(order, bins) if len(part)]
+    return [
+        LengthBin(
+            float(ratio[part[0]]),
+            float(ratio[part[-1]]),
+            len(part),
+            float(outcomes[part].mean()) + 1,
+        )
+        for part in parts
+    ]
+
+
+@dataclass(frozen=True)
 class Agreement:
     """Of two judges over the same questions: the share of equal outcomes, and Cohen's kappa (nan
     where both always say the same one thing)."""
