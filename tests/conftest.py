@@ -52,6 +52,8 @@ def engines() -> Iterator[Engines]:
     interpreted = {
         "spark.sql.codegen.wholeStage": "false",
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+        # Plans of tests are small; jobs that run as programs have it on.
+        "spark.sql.adaptive.enabled": "false",
     }
     spark = SparkConfig(
         driver_memory="2g", shuffle_partitions=2, java_options=quick, conf=interpreted

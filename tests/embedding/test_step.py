@@ -151,6 +151,7 @@ def test_embed_killed_between_commits_goes_on_without_loss_or_repeats(
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_embed_killed_with_minus_nine_loses_and_repeats_nothing_committed(lake, make_context):
     talks, rows = many(200), 40
     add_talks(lake, talks)

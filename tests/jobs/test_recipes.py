@@ -75,6 +75,7 @@ def test_deita_takes_what_the_papers_rule_takes(run_recipe, lake, tiny_llama):
     assert [(row["pool"], row["sample_id"]) for row in found] == expected
 
 
+@pytest.mark.soak
 def test_target_takes_rows_of_the_pools_for_queries_without_answers(run_recipe, lake, tmp_path):
     asked = ["How do I sort a list in Python?", "Write a short poem about the sea."]
     prompts = tmp_path / "prompts.jsonl"

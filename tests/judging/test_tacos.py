@@ -17,7 +17,7 @@ from tagsieve.runner import run_steps
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 100
-EVERY = 40
+EVERY = 60
 
 pytestmark = pytest.mark.slow
 

@@ -184,6 +184,7 @@ def test_rules_and_edits_of_the_version_hold_for_new_rows(lake, run_normalize, t
     assert found["s-q8"] == [["loop"]]
 
 
+@pytest.mark.soak
 def test_rules_mined_before_the_rule_step_hold_for_new_rows(lake, run_normalize):
     """TACOS's order: rules are between raw tags there."""
     config = RULE.model_copy(
@@ -249,6 +250,7 @@ def test_an_update_writes_and_reads_in_proportion(lake, run_normalize, monkeypat
         assert sum(rows) == (2 if name == "ontology" else 1)
 
 
+@pytest.mark.soak
 def test_an_update_finds_the_files_of_a_tagger_with_any_name(lake, engines):
     tagger = "http-{my} model[1]*%7E:ü-0"
     for number, queries in enumerate((["q1", "q2"], ["q3"])):
@@ -275,6 +277,7 @@ def cut_before(monkeypatch, table, run):
             run()
 
 
+@pytest.mark.soak
 def test_a_build_after_an_update_that_was_cut_off_counts_all_raw_tags(
     lake, run_normalize, monkeypatch
 ):

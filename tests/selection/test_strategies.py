@@ -343,7 +343,7 @@ def test_kmeans_takes_as_many_from_each_cluster_and_keeps_its_centroids(run, row
     assert (lake.version("clusters"), lake.version("centroids")) == version
 
 
-@pytest.mark.parametrize("workers", [*(pytest.param(n, marks=pytest.mark.soak) for n in (1, 2)), 8])
+@pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.soak) for n in (1, 8))])
 def test_semdedup_keeps_the_best_of_near_duplicates(run, rows, lake, workers):
     settings = {"clusters": 6, "threshold": 0.85, "explain": True, "workers": workers}
     done = run(strategy="semdedup", size=COUNT, **settings)
