@@ -54,6 +54,7 @@ def engines() -> Iterator[Engines]:
         "spark.sql.codegen.factoryMode": "NO_CODEGEN",
         # Plans of tests are small; jobs that run as programs have it on.
         "spark.sql.adaptive.enabled": "false",
+        "spark.databricks.delta.snapshotPartitions": "1",
     }
     spark = SparkConfig(
         driver_memory="2g", shuffle_partitions=2, java_options=quick, conf=interpreted

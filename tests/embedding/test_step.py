@@ -210,6 +210,7 @@ def test_embed_puts_what_has_no_vector_into_quarantine_once(lake, make_context, 
     assert (third.run.kept, third.run.quarantined) == (7, {"no_text": 1})
 
 
+@pytest.mark.soak
 def test_replay_tries_again_what_lies_in_quarantine(lake, make_context, engines):
     silent = [("assistant", "Nobody asked.")]
     add_talks(lake, [*TALKS, silent])

@@ -156,6 +156,7 @@ def test_counts_over_updates_are_those_of_all_rows(lake, run_normalize, weight):
     }
 
 
+@pytest.mark.soak
 def test_rules_and_edits_of_the_version_hold_for_new_rows(lake, run_normalize, tmp_path):
     edits = tmp_path / "edits.yaml"
     edits.write_text("merge: [{into: databases, tags: [sql, mysql]}]\n")
@@ -339,6 +340,7 @@ def test_auto_makes_a_version_anew_when_that_is_due(lake, run_normalize):
     assert len(rows_of(lake, "ontology_updates")) == 2
 
 
+@pytest.mark.soak
 def test_a_pinned_version_takes_new_rows_by_its_own_settings(lake, run_normalize):
     put_queries(lake, {"q1": ["sql"], "q2": ["SQL"], "q3": ["sql"]})
     run_normalize()

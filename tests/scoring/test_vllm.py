@@ -11,6 +11,7 @@ TOLERANCE = 1e-3
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_vllm_gives_the_scores_of_transformers(lake, make_context, tiny_llama):
     add_pairs(lake)
     model = {"model": tiny_llama, "dtype": "float32", "max_tokens": 1000}

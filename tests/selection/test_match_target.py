@@ -112,6 +112,7 @@ def test_takes_what_the_loop_takes(run, rows, targets, filled, values):
     assert done.metrics["shortfall"] == max(0, values["size"] - len(expected))
 
 
+@pytest.mark.soak
 def test_workers_do_not_matter_and_a_smaller_selection_is_the_beginning(run, filled):
     run(size=70, neighbours=9)
     first = taken(filled)

@@ -137,6 +137,7 @@ def test_cascade_asks_the_model_for_the_budgeted_share_and_never_twice(
     assert len(endpoint.calls) == 53
 
 
+@pytest.mark.soak
 def test_cascade_leaves_what_the_model_could_not_answer_in_quarantine(
     lake, make_context, make_config, endpoint
 ):
