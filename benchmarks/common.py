@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import importlib.metadata
 import json
@@ -9,7 +10,9 @@ import os
 import platform
 import subprocess
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -78,6 +81,43 @@ def child(script: str, *arguments: str) -> dict[str, Any]:
         sys.exit(f"{' '.join(arguments)} failed:\n{done.stdout[-3000:]}")
     result: dict[str, Any] = json.loads(lines[-1].removeprefix("RESULT "))
     return result
+
+
+@contextmanager
+def serving(script: str, folder: Path) -> Iterator[None]:
+    """The child `endpoint` of a script, while the block runs; its address is in `folder/url`."""
+    command = [sys.executable, script, "--child", "endpoint", str(folder)]
+    server = subprocess.Popen(command, env=child_environment())
+    try:
+        while not (folder / "url").exists():
+            assert server.poll() is None, "the endpoint did not start"
+            time.sleep(0.1)
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def serve_chats(folder: Path, seconds: float, reply: Callable[[bytes], bytes]) -> None:
+    """Answer every chat after so many seconds with what `reply` makes of its body, until this
+    process is ended."""
+    from aiohttp import web
+
+    async def answer(request: web.Request) -> web.Response:
+        body = await request.read()
+        await asyncio.sleep(seconds)
+        return web.Response(body=reply(body), content_type="application/json")
+
+    async def serve() -> None:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", answer)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        (folder / "url").write_text(f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
+        await asyncio.Event().wait()
+
+    asyncio.run(serve())
 
 
 def child_environment() -> dict[str, str]:

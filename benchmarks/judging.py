@@ -9,11 +9,8 @@ the prompt, so the judgements of both are asserted to be equal first.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gzip
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -44,19 +41,11 @@ def main() -> None:
 def benchmark(folder: Path, pairs: int) -> dict[str, Any]:
     """Both, and whether they say the same."""
     make_lake(folder, pairs)
-    command = [sys.executable, __file__, "--child", "endpoint", str(folder)]
-    server = subprocess.Popen(command, env=common.child_environment())
-    try:
-        while not (folder / "url").exists():
-            assert server.poll() is None, "the endpoint did not start"
-            time.sleep(0.1)
+    with common.serving(__file__, folder):
         print(f"{pairs:,} pairs, in both orders, by the step", flush=True)
         ours = common.child(__file__, "--child", "step", str(folder))
         print(f"{LOOP} of the same prompts, one at a time", flush=True)
         theirs = common.child(__file__, "--child", "loop", str(folder))
-    finally:
-        server.terminate()
-        server.wait()
     ratio = ours["per_second"] / theirs["per_second"]
     whole = ours["judgements"] / ours["seconds"] / theirs["per_second"]
     print(f"{ratio:.0f} times as many a second; with Spark and the engines' start {whole:.0f}")
@@ -116,28 +105,15 @@ def make_lake(folder: Path, pairs: int) -> None:
 
 def endpoint(folder: Path) -> dict[str, Any]:
     """Answers every chat after `ANSWER_SECONDS`, until it is ended."""
-    from aiohttp import web
-
     from stub_endpoint import completion
     from stub_judge import judge_of
 
-    reply = judge_of(7)
+    judge = judge_of(7)
 
-    async def answer(request: web.Request) -> web.Response:
-        body = json.loads(await request.read())
-        await asyncio.sleep(ANSWER_SECONDS)
-        return web.json_response(completion(reply(body["messages"][-1]["content"])))
+    def reply(body: bytes) -> bytes:
+        return json.dumps(completion(judge(json.loads(body)["messages"][-1]["content"]))).encode()
 
-    async def serve() -> None:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", answer)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        (folder / "url").write_text(f"http://127.0.0.1:{runner.addresses[0][1]}/v1")
-        await asyncio.Event().wait()
-
-    asyncio.run(serve())
+    common.serve_chats(folder, ANSWER_SECONDS, reply)
     return {}
 
 

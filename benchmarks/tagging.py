@@ -24,7 +24,6 @@ import asyncio
 import json
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -316,16 +315,8 @@ def http_benchmark(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     queries = common.alpaca_queries(options.queries or HTTP_QUERIES)
     (folder / "queries.json").write_text(json.dumps(queries))
     make_lake(folder, queries)
-    command = [sys.executable, __file__, "--child", "endpoint", str(folder)]
-    endpoint = subprocess.Popen(command, env=common.child_environment())
-    try:
-        while not (folder / "url").exists():
-            assert endpoint.poll() is None, "the endpoint did not start"
-            time.sleep(0.1)
+    with common.serving(__file__, folder):
         figures = in_pairs("http", folder, options.pairs)
-    finally:
-        endpoint.terminate()
-        endpoint.wait()
     return {
         "queries": len(queries),
         "concurrency": HTTP_CONCURRENCY,
@@ -337,29 +328,10 @@ def http_benchmark(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 def endpoint(folder: Path) -> dict[str, Any]:
     """Answers every chat after `HTTP_SECONDS`, until it is ended."""
-    from aiohttp import web
-
     from stub_endpoint import completion
 
     body = json.dumps(completion(ANSWER)).encode()
-
-    async def answer(request: web.Request) -> web.Response:
-        await request.read()
-        await asyncio.sleep(HTTP_SECONDS)
-        return web.Response(body=body, content_type="application/json")
-
-    async def serve() -> None:
-        app = web.Application()
-        app.router.add_post("/v1/chat/completions", answer)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = runner.addresses[0][1]
-        (folder / "url").write_text(f"http://127.0.0.1:{port}/v1")
-        await asyncio.Event().wait()
-
-    asyncio.run(serve())
+    common.serve_chats(folder, HTTP_SECONDS, lambda asked: body)  # noqa: ARG005
     return {}
 
 

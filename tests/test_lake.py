@@ -185,15 +185,20 @@ def test_replace_touches_only_its_partition(lake, spark):
     assert lake.version("samples") == 3
 
 
-def test_table_of_an_earlier_tagsieve_gets_the_columns_that_it_lacks(lake, spark):
-    old = pa.schema(list(TABLES["raw_tags"].schema)[:4])
+def create_as(lake, name, schema):
+    """A table as an earlier tagsieve made it, with other columns."""
     DeltaTable.create(
-        lake.uri("raw_tags"),
-        schema=old,
-        partition_by=["tagger"],
+        lake.uri(name),
+        schema=schema,
+        partition_by=list(TABLES[name].partition_by),
         configuration={"tagsieve.format": "1"},
         raise_if_key_not_exists=False,
     )
+
+
+def test_table_of_an_earlier_tagsieve_gets_the_columns_that_it_lacks(lake, spark):
+    old = pa.schema(list(TABLES["raw_tags"].schema)[:4])
+    create_as(lake, "raw_tags", old)
     row = {"query_id": "q1", "tagger": "t", "tags": [], "run_id": "r"}
     write_deltalake(lake.uri("raw_tags"), pa.Table.from_pylist([row], schema=old), mode="append")
     names = TABLES["raw_tags"].schema.names
@@ -211,13 +216,7 @@ def test_table_of_an_earlier_tagsieve_gets_the_columns_that_it_lacks(lake, spark
 
 def test_table_of_an_earlier_tagsieve_takes_rows_without_a_column_that_is_gone(lake, spark):
     old = pa.schema([*TABLES["clusters"].schema, pa.field("label", pa.string())])
-    DeltaTable.create(
-        lake.uri("clusters"),
-        schema=old,
-        partition_by=["clustering"],
-        configuration={"tagsieve.format": "1"},
-        raise_if_key_not_exists=False,
-    )
+    create_as(lake, "clusters", old)
     rows = [{"clustering": "c", "sample_id": key, "cluster": 1} for key in "ab"]
     there = pa.Table.from_pylist([rows[0] | {"label": "x"}], schema=old)
     write_deltalake(lake.uri("clusters"), there, mode="append")

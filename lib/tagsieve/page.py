@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import resources
@@ -44,6 +45,12 @@ def write_text(setting: str, files: Any, path: str, text: str) -> None:
             stream.write(text)
     except OSError as error:
         raise _not_written(setting, path, error) from error
+
+
+def write_json(setting: str, files: Any, path: str, value: Any) -> None:
+    """Write plain values as a JSON file for people, as `write_text`."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    write_text(setting, files, path, f"{text}\n")
 
 
 def make_folder(setting: str, files: Any, path: str) -> None:

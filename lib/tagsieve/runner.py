@@ -95,9 +95,10 @@ def _judge(context: Context, recipe: Recipe) -> None:
 
 
 def _judge_task(context: Context, recipe: Recipe) -> Task:
-    from tagsieve.judging import PairSources, TagSources, check_judge, task_of
+    from tagsieve.judging import PairSources, TagSources, task_of
 
-    config = check_judge(recipe.judge, recipe.ray)
+    config = recipe.judge
+    assert config is not None  # `check_before` has looked
     pairs = tags = None
     if isinstance(config, JudgePairsConfig):
         screening = _screening(context, recipe)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from tagsieve.console import Console
 from tagsieve.engines.context import Context, Engines
 from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun, new_run_id
-from tagsieve.page import make_folder, write_text
+from tagsieve.page import make_folder, write_json
 
 Figures = dict[str, Any]
 
@@ -43,9 +42,8 @@ def run_command(
             found = find(Context(lake, engines, run, console))
     finally:
         lake.drop_work(run.run_id)
-    told = json.dumps(found, indent=1, ensure_ascii=False)
     beside = f"{path.removesuffix('.html')}.json"
-    write_text("--out", files, beside, f"{told}\n")
+    write_json("--out", files, beside, found)
     write(files, path, found)
     show(console, found)
     console.line(f"page     {path}")

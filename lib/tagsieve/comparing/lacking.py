@@ -13,6 +13,7 @@ from tagsieve.comparing.rows import check_known, selections_of
 from tagsieve.comparing.tags import newest_version
 from tagsieve.console import Console
 from tagsieve.engines.context import Context, Engines
+from tagsieve.engines.turns import first_human_text
 from tagsieve.errors import UsageError
 from tagsieve.lake import Lake
 from tagsieve.page import write_page
@@ -117,8 +118,7 @@ def found_gaps(
 
 def _texts(samples: DataFrame) -> DataFrame:
     """`sample_id` and the beginning of the first human turn, as `text`."""
-    asked = F.filter("turns", lambda turn: turn["role"] == "user")
-    text = F.substring(F.get(asked, F.lit(0))["content"], 1, SNIPPET)
+    text = F.substring(first_human_text(), 1, SNIPPET)
     return samples.groupBy("sample_id").agg(F.min(text).alias("text"))
 
 

@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
+from tagsieve.engines.turns import first_human_text
 from tagsieve.errors import UsageError
 from tagsieve.lake import Lake
 
@@ -65,10 +66,9 @@ def check_known(
 def with_texts(context: Context, rows: DataFrame) -> DataFrame:
     """Rows with `turns`, and of the first human turn `query_id` and `instruction`."""
     samples = context.pinned("samples").select(*KEY, "turns", "query_ids")
-    asked = F.filter("turns", lambda turn: turn["role"] == "user")
     return rows.join(samples, list(KEY)).select(
         *rows.columns,
         "turns",
         F.get("query_ids", F.lit(0)).alias("query_id"),
-        F.get(asked, F.lit(0))["content"].alias("instruction"),
+        first_human_text().alias("instruction"),
     )

@@ -14,6 +14,7 @@ from tagsieve.engines.context import Context
 from tagsieve.engines.microbatch import Writer
 from tagsieve.engines.pending import do_pending
 from tagsieve.engines.quarantine import quarantined, try_again
+from tagsieve.engines.turns import human_turns
 from tagsieve.lease import lease
 
 
@@ -108,7 +109,7 @@ def conversations(context: Context, config: EmbedConfig) -> DataFrame:
 
 def embedded_turns(config: EmbedConfig) -> Column:
     """Those of `turns` that are embedded."""
-    human = F.filter("turns", lambda turn: turn["role"] == "user")
+    human = human_turns()
     if config.text == "instruction":
         return F.slice(human, 1, 1)
     return human if config.text == "query" else F.col("turns")

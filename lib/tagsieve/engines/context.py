@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from tagsieve.console import Console
@@ -87,6 +88,16 @@ class Context:
     def pinned(self, table: str) -> DataFrame:
         """A table as this step found it; as it is now where the step pins no version of it."""
         return self.lake.read(self.engines.spark, table, self.run.read.get(table))
+
+    @contextmanager
+    def part(self) -> Iterator[Context]:
+        """The context of a part of the step, with a line of the ledger of its own; what it counts
+        is added to the step's, also where it fails."""
+        run = StepRun(self.lake, self.run.run_id, self.run.step, read=self.run.read)
+        try:
+            yield replace(self, run=run)
+        finally:
+            self.run.add(run)
 
     def stored(self, name: str, frame: DataFrame, again: bool = True) -> DataFrame:
         """A frame written to the run's work folder, and read from there: computed once.

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from tagsieve import records
 from tagsieve.engines.context import Context
 from tagsieve.judging.asking import Asker
 from tagsieve.judging.charts import outcome_bars
@@ -27,7 +26,7 @@ from tagsieve.judging.winning import (
     length_bias,
     position_bias,
 )
-from tagsieve.judging.work import Wanted, judgement_id, scores_of, wanted_in_memory
+from tagsieve.judging.work import Wanted, answer_id, judgement_id, scores_of, wanted_in_memory
 from tagsieve.test_sets.reading import read_answers
 
 ALL = "all"
@@ -36,14 +35,10 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class _Answer:
-    """An answer, with the id of a conversation that is the question and it."""
+    """An answer and its id."""
 
     key: str
     text: str
-
-    @classmethod
-    def of(cls, question: str, text: str) -> _Answer:
-        return cls(records.sample_id([("user", question), ("assistant", text)]), text)
 
 
 class AnswersTask:
@@ -56,7 +51,8 @@ class AnswersTask:
         self._config = config
         self._asked = read_answers(config.test_sets, config.answers).to_pylist()
         for row in self._asked:
-            row["answers"] = [_Answer.of(row["text"], text) for text in row["answers"]]
+            question = row["text"]
+            row["answers"] = [_Answer(answer_id(question, text), text) for text in row["answers"]]
         self._judges = {
             name: Asker.of(
                 "pair", each.engine, each.prompt, f"judge.judges.{name}.engine", each.scale

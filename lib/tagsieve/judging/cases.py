@@ -14,6 +14,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
+from tagsieve.engines.turns import human_texts
 from tagsieve.engines.vectors import Array
 from tagsieve.errors import RunError
 from tagsieve.judging.config import JudgeTagsConfig
@@ -107,10 +108,10 @@ def _strings(rows: DataFrame) -> pa.Array:
 def _queries(context: Context, version: str) -> DataFrame:
     """`query_id`, `text` and `tags` (distinct, sorted) of the distinct queries that have tags."""
     tags = context.pinned("tags").where(F.col("ontology_version") == version)
-    asked = F.filter("turns", lambda turn: turn["role"] == "user")
-    texts = F.transform(asked, lambda turn: turn["content"])
     rows = context.pinned("samples").join(tags.select("sample_id", "turn_tags"), "sample_id")
-    turns = F.arrays_zip(F.col("query_ids"), texts.alias("text"), F.col("turn_tags").alias("tags"))
+    turns = F.arrays_zip(
+        F.col("query_ids"), human_texts().alias("text"), F.col("turn_tags").alias("tags")
+    )
     turn = rows.select(F.explode(turns).alias("turn")).select("turn.*")
     return (
         turn.where(F.size("tags") > 0)

@@ -3,7 +3,6 @@ JSON."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import fsspec
 from markupsafe import Markup
 
 from tagsieve.engines.context import Context
-from tagsieve.page import write_page, write_text
+from tagsieve.page import write_json, write_page
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,7 @@ def write_report(
     where they cannot be written."""
     files, place = fsspec.core.url_to_fs(folder)
     path = f"{place.rstrip('/')}/{name}"
-    text = json.dumps(_plain(figures), indent=1, ensure_ascii=False)
-    write_text("judge.path", files, f"{path}.json", f"{text}\n")
+    write_json("judge.path", files, f"{path}.json", _plain(figures))
     shown = [
         {
             "title": section.title,

@@ -7,15 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tagsieve import records
 from tagsieve.engines.context import Context
 from tagsieve.errors import UsageError
 from tagsieve.judging.asking import Asker
 from tagsieve.judging.charts import radar
 from tagsieve.judging.config import JudgeSkillsConfig
 from tagsieve.judging.report import Section, write_report
-from tagsieve.judging.work import Wanted, judgement_id, scores_of, wanted_in_memory
-from tagsieve.test_sets.reading import read_answers, read_labels
+from tagsieve.judging.work import Wanted, answer_id, judgement_id, scores_of, wanted_in_memory
+from tagsieve.test_sets.reading import read_answers
 
 
 class SkillsTask:
@@ -27,10 +26,8 @@ class SkillsTask:
     def __init__(self, config: JudgeSkillsConfig) -> None:
         self._config = config
         self._asker = Asker.of("skills", config.engine, config.prompt, "judge.engine")
-        asked = read_answers(config.test_sets, config.answers).to_pylist()
-        labels = [
-            list(dict.fromkeys(each)) for each in read_labels(config.test_sets, config.skills)
-        ]
+        asked = read_answers(config.test_sets, config.answers, config.skills).to_pylist()
+        labels = [list(dict.fromkeys(row["labels"])) for row in asked]
         self._skills = most_frequent(labels, config.keep)
         pairs = zip(asked, labels, strict=True)
         self._asked = [
@@ -64,7 +61,7 @@ class SkillsTask:
         for row in self._asked:
             listed = "\n".join(f"- {skill}" for skill in row["skills"])
             for answer in row["answers"]:
-                key = _answer_id(row["text"], answer)
+                key = answer_id(row["text"], answer)
                 yield {
                     "judgement_id": judgement_id(self._asker.judge, key, *row["skills"]),
                     "group_id": key,
@@ -80,7 +77,7 @@ class SkillsTask:
             of_skill: dict[str, list[float]] = {skill: [] for skill in self._skills}
             judged = 0
             for row in self._asked:
-                key = _answer_id(row["text"], row["answers"][number])
+                key = answer_id(row["text"], row["answers"][number])
                 found = scores.get(judgement_id(judge, key, *row["skills"]))
                 judged += found is not None
                 for skill, score in zip(row["skills"], found or [], strict=False):
@@ -104,10 +101,6 @@ def most_frequent(labels: Sequence[Sequence[str]], keep: int) -> list[str]:
     """The skills that most questions need, most frequent first (ties: by name)."""
     uses = Counter(skill for skills in labels for skill in skills)
     return sorted(uses, key=lambda skill: (-uses[skill], skill))[:keep]
-
-
-def _answer_id(question: str, answer: str) -> str:
-    return records.sample_id([("user", question), ("assistant", answer)])
 
 
 def _mean(values: Sequence[float]) -> float | None:

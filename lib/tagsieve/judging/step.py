@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 from tagsieve.engines.config import RayConfig
@@ -24,7 +23,6 @@ from tagsieve.judging.pairs import PairSources, PairsTask, pairs_asker
 from tagsieve.judging.skills import SkillsTask
 from tagsieve.judging.tags import TagSources, TagsTask, tag_askers
 from tagsieve.judging.work import JUDGEMENT_ID, Wanted, ask, ask_again
-from tagsieve.ledger import StepRun
 
 
 class Task(Protocol):
@@ -130,10 +128,7 @@ def replay(context: Context, task: Task, reasons: Sequence[str] = ()) -> None:
         raise RunError(f"nothing of {judges} lies in quarantine{told}")
     for wanted in task.wanted(context):
         if wanted.asker.judge in waiting:
-            part = StepRun(context.lake, run.run_id, run.step, read=run.read)
-            try:
-                ask_again(replace(context, run=part), wanted, reasons)
-            finally:
-                run.add(part)
+            with context.part() as part:
+                ask_again(part, wanted, reasons)
     task.tell(context)
     run.wrote("judgements", "quarantine")

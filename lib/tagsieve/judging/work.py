@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from tagsieve import records
 from tagsieve.engines.context import Context
 from tagsieve.engines.microbatch import Writer
 from tagsieve.engines.pending import do_pending
@@ -29,6 +30,11 @@ def judgement_id(judge: str, *parts: str) -> str:
 def judgement_id_column(judge: str, *parts: Column) -> Column:
     """As `judgement_id`."""
     return F.substring(F.sha2(F.concat_ws("\n", F.lit(judge), *parts), 256), 1, 32)
+
+
+def answer_id(question: str, answer: str) -> str:
+    """The id of an answer: that of the conversation that is the question and it."""
+    return records.sample_id([("user", question), ("assistant", answer)])
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from tagsieve.engines.context import Context
 from tagsieve.engines.handover import Parts, read_all, read_chunks, write_rows
 from tagsieve.engines.kmeans import ROWS_PER_CENTROID, Centroids, kept_centroids, train
+from tagsieve.engines.turns import first_human_text
 from tagsieve.engines.vectors import ROUNDING, Array, exact_products
 from tagsieve.errors import RunError
 from tagsieve.lake import TABLES, Lake
@@ -130,8 +131,7 @@ def cluster_sizes(in_clusters: DataFrame, samples: DataFrame) -> DataFrame:
 
     Reads `sample_id`, `cluster` of contents; `sample_id`, `turns` of all samples.
     """
-    asked = F.get(F.filter("turns", lambda turn: turn["role"] == "user"), F.lit(0))["content"]
-    lengths = samples.select("sample_id", F.char_length(asked).alias("length"))
+    lengths = samples.select("sample_id", F.char_length(first_human_text()).alias("length"))
     # A content may stand in several pools, with spaces of different widths.
     lengths = lengths.groupBy("sample_id").agg(F.max("length").alias("length"))
     longest = F.struct(-F.coalesce("length", F.lit(0)), "sample_id")

@@ -14,7 +14,6 @@ from tagsieve.engines.microbatch import Writer
 from tagsieve.engines.quarantine import quarantined, try_again
 from tagsieve.errors import RunError
 from tagsieve.lease import lease
-from tagsieve.ledger import StepRun
 from tagsieve.scoring.asking import ask_judge, ask_model
 from tagsieve.scoring.config import ScoreConfig
 from tagsieve.scoring.scorers import model_groups, scorer_fingerprints
@@ -83,10 +82,9 @@ def _askers(config: ScoreConfig) -> list[_Asker]:
 
 def _again(context: Context, asker: _Asker, reasons: Sequence[str]) -> None:
     """Ask again for one scorer."""
-    run, lake = context.run, context.lake
-    one = replace(context, run=StepRun(lake, run.run_id, run.step, read=run.read))
+    lake = context.lake
     name = F.concat_ws(" ", "sample_id", F.col("turn").cast("string")).alias(SCORE_ID)
-    with lease(lake, f"score-{asker.work}", run.run_id):
+    with lease(lake, f"score-{asker.work}", context.run.run_id), context.part() as one:
         writer = Writer(lake, "scores", f"score {asker.work}")
 
         def done() -> DataFrame:
@@ -99,7 +97,4 @@ def _again(context: Context, asker: _Asker, reasons: Sequence[str]) -> None:
             return asker.ask(one, writer=writer, lacking=rows)
 
         rows = wanted(one, [asker.scorer]).select("*", name)
-        try:
-            try_again(one, asker.scorer, SCORE_ID, rows, done, ask, reasons)
-        finally:
-            run.add(one.run)
+        try_again(one, asker.scorer, SCORE_ID, rows, done, ask, reasons)

@@ -14,6 +14,7 @@ from tagsieve.engines.context import Context
 from tagsieve.engines.microbatch import Writer
 from tagsieve.engines.pending import do_pending
 from tagsieve.engines.quarantine import quarantined
+from tagsieve.engines.turns import human_texts
 from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun
 from tagsieve.tagging.config import SingleTaggerConfig
@@ -22,9 +23,7 @@ from tagsieve.tagging.taggers import actors_of
 
 def distinct_queries(samples: DataFrame) -> DataFrame:
     """`query_id` and `text` of each distinct query; of texts with one id, the least is asked."""
-    turns = F.filter("turns", lambda turn: turn["role"] == "user")
-    contents = F.transform(turns, lambda turn: turn["content"])
-    pairs = F.explode(F.arrays_zip(F.col("query_ids"), contents.alias("text"))).alias("pair")
+    pairs = F.explode(F.arrays_zip(F.col("query_ids"), human_texts().alias("text"))).alias("pair")
     return (
         samples.select(pairs)
         .groupBy(F.col("pair.query_ids").alias("query_id"))

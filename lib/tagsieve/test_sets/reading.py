@@ -28,50 +28,40 @@ def read_questions(test_sets: Sequence[TestSet], step: str = "screen") -> pa.Tab
     JSON object, or one that lacks the question.
     """
     rows = [
-        {"test_set": test_set.name, "question": number, "text": text}
+        _question(test_set, number, record)
         for position, test_set in enumerate(test_sets)
-        for number, text in _questions(test_set, f"{step}.test_sets.{position}")
+        for number, record in _asked(test_set, f"{step}.test_sets.{position}").items()
     ]
     return pa.Table.from_pylist(rows, schema=QUESTIONS)
 
 
-def read_labels(test_sets: Sequence[TestSet], key: str, step: str = "judge") -> list[list[str]]:
-    """The list of texts at a dotted key of each question, in the order of `read_questions`.
-
-    Raises UsageError where a question has none.
-    """
-    found = []
-    for position, test_set in enumerate(test_sets):
-        setting = f"{step}.test_sets.{position}"
-        for number, record in _records(test_set.path, f"{setting}.path", test_set.name).items():
-            value = _at(record, key)
-            if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-                raise UsageError(
-                    f"{step}.skills={key}: no list of texts there in line {number + 1} of "
-                    f"{test_set.path}, which has: {', '.join(record)}"
-                )
-            found.append(value)
-    return found
-
-
 def read_answers(
-    test_sets: Sequence[TestSet], answers: Mapping[str, Answers], step: str = "judge"
+    test_sets: Sequence[TestSet], answers: Mapping[str, Answers], labels: str | None = None
 ) -> pa.Table:
-    """`QUESTIONS`, and a column `answers` with the answer of each model, in the order of `answers`.
+    """`QUESTIONS` of the step judge, and the columns `answers`, with the answer of each model in
+    the order of `answers`, and `labels`: the list of texts at this key of each question (None: all
+    null).
 
-    They are held in memory. Raises UsageError as `read_questions`, and where a model's file has
-    other lines than the test set, or other questions.
+    They are held in memory. Raises UsageError as `read_questions`, where a model's file has other
+    lines than the test set, or other questions, and where a question has no labels.
     """
-    questions = read_questions(test_sets, step)
-    of_model = [
-        [text for each in test_sets for text in _answers(each, told, f"{step}.answers.{model}")]
-        for model, told in answers.items()
-    ]
-    rows = [list(texts) for texts in zip(*of_model, strict=True)]
-    return questions.append_column("answers", pa.array(rows, pa.list_(pa.string())))
+    rows = []
+    for position, test_set in enumerate(test_sets):
+        asked = _asked(test_set, f"judge.test_sets.{position}")
+        of_models = [
+            _answers(test_set, asked, told, f"judge.answers.{model}")
+            for model, told in answers.items()
+        ]
+        for (number, record), *texts in zip(asked.items(), *of_models, strict=True):
+            told = None if labels is None else _labels(record, labels, test_set, number)
+            rows.append(_question(test_set, number, record) | {"answers": texts, "labels": told})
+    texts_of = pa.list_(pa.string())
+    schema = QUESTIONS.append(pa.field("answers", texts_of)).append(pa.field("labels", texts_of))
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
-def _questions(test_set: TestSet, setting: str) -> list[tuple[int, str]]:
+def _asked(test_set: TestSet, setting: str) -> dict[int, dict[str, Any]]:
+    """The records of a test set by their lines, each with a question."""
     records = _records(test_set.path, f"{setting}.path", test_set.name)
     first, *others = test_set.fields
     for number, record in records.items():
@@ -81,28 +71,45 @@ def _questions(test_set: TestSet, setting: str) -> list[tuple[int, str]]:
         if all(_text(record, field) is None for record in records.values()):
             some = next(iter(records.values()))
             raise _no_text(setting, field, f"any line of {test_set.path}", some)
-    return [(number, _joined(record, test_set.fields)) for number, record in records.items()]
+    return records
 
 
-def _answers(test_set: TestSet, answers: Answers, setting: str) -> list[str]:
+def _question(test_set: TestSet, number: int, record: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `QUESTIONS`."""
+    text = _joined(record, test_set.fields)
+    return {"test_set": test_set.name, "question": number, "text": text}
+
+
+def _labels(record: Mapping[str, Any], key: str, test_set: TestSet, number: int) -> list[str]:
+    value = _at(record, key)
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise UsageError(
+            f"judge.skills={key}: no list of texts there in line {number + 1} of "
+            f"{test_set.path}, which has: {', '.join(record)}"
+        )
+    return value
+
+
+def _answers(
+    test_set: TestSet, asked: Mapping[int, Mapping[str, Any]], answers: Answers, setting: str
+) -> list[str]:
     """A model's answers to the questions of a test set, in the order of their lines."""
     path = answers.path.replace("{test_set}", test_set.name)
-    asked = _records(test_set.path, setting, test_set.name)
     records = _records(path, f"{setting}.path", test_set.name)
     if records.keys() != asked.keys():
         raise UsageError(
             f"{setting}.path={path}: has {len(records)} answers, and {test_set.path} has "
             f"{len(asked)} questions; line for line they must be of the same question"
         )
+    # An answer may lie under the question's key.
+    fields = () if answers.field in test_set.fields else test_set.fields
     found = []
     for number, record in records.items():
         text = _text(record, answers.field)
         if text is None:
             raise _no_text(setting, answers.field, f"line {number + 1} of {path}", record)
-        # An answer may lie under the question's key.
-        fields = () if answers.field in test_set.fields else test_set.fields
         repeated = _joined(record, fields)
-        if repeated and repeated != _joined(asked[number], test_set.fields):
+        if repeated and repeated != _joined(asked[number], fields):
             raise UsageError(
                 f"{setting}.path={path}: line {number + 1} is of another question than line "
                 f"{number + 1} of {test_set.path}; put the answers in the order of the questions"

@@ -97,15 +97,9 @@ def llm_actors(
 
     `killed_by`, `label`: as of `ActorSpec`.
     """
-    if isinstance(config, HttpConfig):
-        # Twice what is asked at once: a chunk ends with its slowest answer.
-        chunk, chunks = chunks_of(config.commit_rows, CHUNK_ROWS, 2 * config.concurrency)
-        where: dict[str, Any] = {}
-    elif isinstance(config, RecordedConfig):
-        chunk, chunks = chunks_of(config.commit_rows, CHUNK_ROWS, 2 * CHUNK_ROWS)
-        where = {}
-    else:
-        chunk, chunks = chunks_of(config.commit_rows, CHUNK_ROWS, config.in_flight)
+    where: dict[str, Any] = {}
+    if isinstance(config, VllmConfig):
+        in_flight = config.in_flight
         gpus = gpus_of(config)
         shared = 1 if gpus else share_of_cores(ray_config, config.replicas)
         where = {
@@ -113,6 +107,11 @@ def llm_actors(
             "cpus": config.cpus_per_replica or shared,
             "gpus": gpus,
         }
+    elif isinstance(config, HttpConfig):
+        in_flight = 2 * config.concurrency  # a chunk ends with its slowest answer
+    else:
+        in_flight = 2 * CHUNK_ROWS
+    chunk, chunks = chunks_of(config.commit_rows, CHUNK_ROWS, in_flight)
     return ActorSpec(
         cls,
         arguments,
