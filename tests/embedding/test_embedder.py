@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from parity.embedding import causal_vector, sentence_vector
 from tagsieve.embedding import CausalEmbedConfig, SentenceEmbedConfig
 from tagsieve.embedding.embedder import Embedder
-from tagsieve.embedding.texts import VICUNA_SYSTEM, vicuna
+from tagsieve.embedding.texts import as_text
+from tagsieve.engines.conversations import VICUNA_SYSTEM
 from tagsieve.engines.encoders import packaged_minilm
 from tagsieve.lake import TURNS
 from talks import TALKS, turns_of
@@ -119,8 +120,8 @@ def test_causal_vectors_equal_a_plain_pass(tiny_llama, given, text, pooling):
 
 
 def test_vicuna_is_the_template_of_the_published_model():
-    assert vicuna(turns_of(TALKS[1])) == IN_VICUNA
-    assert vicuna(turns_of(TALKS[2])) == (
+    assert as_text(turns_of(TALKS[1]), "vicuna", None) == IN_VICUNA
+    assert as_text(turns_of(TALKS[2]), "vicuna", None) == (
         "Be brief. USER: What is the capital of France? ASSISTANT: Paris</s>"
     )
 

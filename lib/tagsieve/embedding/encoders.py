@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tagsieve.embedding.config import CausalEmbedConfig, EmbedConfig, SentenceEmbedConfig, Template
-from tagsieve.embedding.texts import VICUNA_SYSTEM
+from tagsieve.engines.conversations import VICUNA_SYSTEM
 from tagsieve.engines.encoders import Dtype, Pooling, cpu_dtype, packaged_minilm
 from tagsieve.engines.models import model_digest, model_folder
 from tagsieve.engines.ray import count_gpus

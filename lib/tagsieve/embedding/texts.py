@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tagsieve.embedding.config import Template
-
-Turns = Sequence[Mapping[str, str]]
-
-VICUNA_SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
-    "helpful, detailed, and polite answers to the user's questions."
-)
-"""FastChat's conversation template vicuna_v1.1 (lm-sys/FastChat, fastchat/conversation.py)."""
+from tagsieve.engines.conversations import Turns, vicuna_parts
 
 
 def as_text(turns: Turns, template: Template, tokenizer: Any) -> str:
@@ -24,24 +17,11 @@ def as_text(turns: Turns, template: Template, tokenizer: Any) -> str:
     if not any(turn["content"].strip() for turn in turns):
         return ""
     if template == "vicuna":
-        return vicuna(turns)
+        return "".join(part.text for part in vicuna_parts(turns))
     if template == "chat":
         messages = [dict(turn) for turn in turns]
         return str(tokenizer.apply_chat_template(messages, tokenize=False))
     return "\n".join(turn["content"] for turn in turns)
-
-
-def vicuna(turns: Turns) -> str:
-    """A conversation as Vicuna v1.1 was trained on it: a space after what a person says, `</s>`
-    and nothing else after what the assistant says. A system turn takes the place of the usual
-    system sentence."""
-    system = "\n".join(turn["content"] for turn in turns if turn["role"] == "system")
-    parts = [f"{system or VICUNA_SYSTEM} "]
-    for turn in turns:
-        if turn["role"] != "system":
-            end = "</s>" if turn["role"] == "assistant" else " "
-            parts.append(f"{turn['role'].upper()}: {turn['content']}{end}")
-    return "".join(parts)
 
 
 def fitted(

@@ -1,0 +1,88 @@
+"""Conversations as text: every character where the published templates have it."""
+
+import pytest
+
+from tagsieve.engines.conversations import (
+    VICUNA_SYSTEM,
+    chat_parts,
+    instruction_parts,
+    vicuna_parts,
+)
+from tagsieve.errors import UsageError
+
+TURNS = [
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": "Bye"},
+    {"role": "assistant", "content": "See you."},
+]
+
+
+def told(parts):
+    """The text, with what is the assistant's between brackets."""
+    return "".join(f"[{part.text}]" if part.own else part.text for part in parts)
+
+
+def test_vicuna():
+    assert told(vicuna_parts(TURNS)) == (
+        f"{VICUNA_SYSTEM} USER: Hi ASSISTANT:[ Hello.</s>]USER: Bye ASSISTANT:[ See you.</s>]"
+    )
+    system = [{"role": "system", "content": "Be brief."}, *TURNS[:2]]
+    assert told(vicuna_parts(system)) == "Be brief. USER: Hi ASSISTANT:[ Hello.</s>]"
+
+
+def test_alpaca_with_and_without_input():
+    plain = (
+        "Below is an instruction that describes a task. Write a response that appropriately "
+        "completes the request.\n\n### Instruction:\n{}\n\n### Response:"
+    )
+    assert told(instruction_parts(TURNS, "alpaca", "", "</s>")) == (
+        f"{plain.format('Hi')}[Hello.</s>]{plain.format('Bye')}[See you.</s>]"
+    )
+    asked = [{"role": "user", "content": "Add {input}\n1 and {instruction}"}, TURNS[1]]
+    assert told(instruction_parts(asked, "alpaca", "1 and {instruction}", "</s>")) == (
+        "Below is an instruction that describes a task, paired with an input that provides "
+        "further context. Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nAdd {input}\n\n### Input:\n1 and {instruction}\n\n### Response:"
+        "[Hello.</s>]"
+    )
+    # An input that the turn does not end with is no input of it.
+    assert "### Input" not in told(instruction_parts(TURNS, "alpaca", "other", "</s>"))
+
+
+def test_wizardlm():
+    assert told(instruction_parts(TURNS[:2], "wizardlm", "", "<e>")) == (
+        "Hi\n\n### Response:[Hello.<e>]"
+    )
+
+
+class Tokenizer:
+    """A chat template of a few lines."""
+
+    def __init__(self, chat_template="x", forgets=False):
+        self.chat_template, self._forgets = chat_template, forgets
+
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt):
+        assert not tokenize
+        shown = messages[-2:] if self._forgets else messages
+        text = "".join(f"<|{m['role']}|>{m['content']}<|end|>\n" for m in shown)
+        return text + ("<|assistant|>" if add_generation_prompt else "")
+
+
+def test_chat_templates_of_models():
+    assert told(chat_parts(TURNS, Tokenizer())) == (
+        "<|user|>Hi<|end|>\n<|assistant|>[Hello.<|end|>\n]"
+        "<|user|>Bye<|end|>\n<|assistant|>[See you.<|end|>\n]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "why"),
+    [
+        (Tokenizer(None), "the model's tokenizer has no chat template; set vicuna"),
+        (Tokenizer(forgets=True), "writes earlier turns anew when later ones come"),
+    ],
+)
+def test_chat_templates_that_are_of_no_use_are_refused(tokenizer, why):
+    with pytest.raises(UsageError, match=why):
+        chat_parts(TURNS, tokenizer)
