@@ -19,11 +19,12 @@ from tagsieve.embedding.encoders import (
     pooling_of,
     template_of,
 )
-from tagsieve.embedding.texts import Turns, as_text, fitted
+from tagsieve.embedding.texts import as_text, fitted
 from tagsieve.engines.actors import ActorSpec, Counts, chunks_of
 from tagsieve.engines.causal import CausalLM
 from tagsieve.engines.config import RayConfig
 from tagsieve.engines.context import Context
+from tagsieve.engines.conversations import Turns
 from tagsieve.engines.encoders import (
     Array,
     Dtype,
