@@ -6,6 +6,7 @@ without input), WizardLM's. `chat` is the model's own chat template.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -46,15 +47,15 @@ class Part:
     own: bool
 
 
-def vicuna_parts(turns: Turns) -> list[Part]:
-    """A conversation as Vicuna v1.1 was trained on it: a space after what a person says, `</s>`
-    and nothing else after what the assistant says. A system turn takes the place of the usual
-    system sentence."""
+def vicuna_parts(turns: Turns, end: str = "</s>") -> list[Part]:
+    """A conversation as Vicuna v1.1 was trained on it: a space after what a person says, `end` and
+    nothing else after what the assistant says. A system turn takes the place of the usual system
+    sentence."""
     system = "\n".join(turn["content"] for turn in turns if turn["role"] == "system")
     parts = [Part(f"{system or VICUNA_SYSTEM} ", False)]
     for turn in turns:
         if turn["role"] == "assistant":
-            parts += [Part("ASSISTANT:", False), Part(f" {turn['content']}</s>", True)]
+            parts += [Part("ASSISTANT:", False), Part(f" {turn['content']}{end}", True)]
         elif turn["role"] != "system":
             parts.append(Part(f"{turn['role'].upper()}: {turn['content']} ", False))
     return parts
@@ -92,17 +93,12 @@ def _instruction(text: str, template: str, given: str) -> str:
 
 
 def chat_parts(turns: Turns, tokenizer: Any) -> list[Part]:
-    """A conversation in the model's chat template.
+    """A conversation in the tokenizer's chat template.
 
     What the assistant writes is what a turn adds to the text that ends with the generation prompt
-    before it. Raises UsageError where the tokenizer has no chat template, or one that writes
+    before it, up to the end sign if there is one. Raises UsageError for a template that writes
     earlier turns anew when later ones come.
     """
-    if not getattr(tokenizer, "chat_template", None):
-        raise UsageError(
-            "train.template=chat: the model's tokenizer has no chat template; set vicuna, alpaca "
-            "or wizardlm"
-        )
 
     def rendered(count: int, asked: bool) -> str:
         messages = [dict(turn) for turn in turns[:count]]
@@ -110,16 +106,81 @@ def chat_parts(turns: Turns, tokenizer: Any) -> list[Part]:
         return str(text)
 
     parts: list[Part] = []
-    done = ""
+    before, end = "", tokenizer.eos_token
     for place, turn in enumerate(turns):
         if turn["role"] != "assistant":
             continue
         prompt, whole = rendered(place, True), rendered(place + 1, False)
-        if not (prompt.startswith(done) and whole.startswith(prompt)):
+        if not (prompt.startswith(before) and whole.startswith(prompt)):
             raise UsageError(
                 "train.template=chat: the model's chat template writes earlier turns anew when "
                 "later ones come, so that no part of it is the assistant's alone; set another one"
             )
-        parts += [Part(prompt[len(done) :], False), Part(whole[len(prompt) :], True)]
-        done = whole
+        own = whole[len(prompt) :]
+        if end and end in own:
+            own = own[: own.rindex(end) + len(end)]
+        parts += [Part(prompt[len(before) :], False), Part(own, True)]
+        before = prompt + own
     return parts
+
+
+def conversation_parts(
+    turns: Turns, template: Template, tokenizer: Any, given: str = ""
+) -> list[Part]:
+    """A conversation in a template, with the tokenizer's own end sign. `given`: as of
+    `instruction_parts`."""
+    if template == "chat":
+        return chat_parts(turns, tokenizer)
+    if template == "vicuna":
+        return vicuna_parts(turns, tokenizer.eos_token)
+    return instruction_parts(turns, template, given, tokenizer.eos_token)
+
+
+_VICUNA_CHAT = """\
+{{%- set told = messages | selectattr("role", "equalto", "system") | map(attribute="content") -%}}
+{{{{- (told | join("\n") or {system}) + " " -}}}}
+{{%- for turn in messages -%}}
+{{%- if turn.role == "assistant" -%}}{{{{- "ASSISTANT: " + turn.content + eos_token -}}}}
+{{%- elif turn.role != "system" -%}}{{{{- (turn.role | upper) + ": " + turn.content + " " -}}}}
+{{%- endif -%}}
+{{%- endfor -%}}
+{{%- if add_generation_prompt -%}}{{{{- "ASSISTANT:" -}}}}{{%- endif -%}}"""
+
+_INSTRUCTION_CHAT = """\
+{{%- set ns = namespace(before=[]) -%}}
+{{%- for turn in messages -%}}
+{{%- if turn.role == "assistant" -%}}
+{{{{- {head} + (ns.before | join("\n")) + {tail} + turn.content + eos_token -}}}}
+{{%- set ns.before = [] -%}}
+{{%- else -%}}{{%- set ns.before = ns.before + [turn.content] -%}}
+{{%- endif -%}}
+{{%- endfor -%}}
+{{%- if add_generation_prompt -%}}
+{{{{- {head} + (ns.before | join("\n")) + {tail} -}}}}
+{{%- endif -%}}"""
+
+
+def chat_template_of(template: Template, tokenizer: Any) -> str:
+    """A template as a chat template (Jinja), so that what was trained in it is asked in it.
+
+    Begins with the sign of the beginning where the tokenizer puts one before texts. The input of
+    an alpaca record has no place of its own in it. Of `chat` the tokenizer's own.
+    """
+    if template == "chat":
+        return str(tokenizer.chat_template)
+    begin = "{{- bos_token -}}\n" if _begins(tokenizer) else ""
+    if template == "vicuna":
+        return begin + _VICUNA_CHAT.format(system=_jinja(VICUNA_SYSTEM))
+    head, tail = (ALPACA if template == "alpaca" else WIZARDLM).split("{instruction}")
+    return begin + _INSTRUCTION_CHAT.format(head=_jinja(head), tail=_jinja(tail))
+
+
+def _begins(tokenizer: Any) -> bool:
+    """Whether the tokenizer puts a sign of the beginning before a text."""
+    first = tokenizer("a")["input_ids"][0]
+    return tokenizer.bos_token_id is not None and bool(first == tokenizer.bos_token_id)
+
+
+def _jinja(text: str) -> str:
+    """A text as a string of Jinja."""
+    return json.dumps(text)
