@@ -120,7 +120,7 @@ def sample_queries(lake: Lake, engines: Engines) -> str:
     """A Parquet file with `query_id` and `text` of the first `BARE_ROWS` queries by id."""
     import pyarrow.parquet as pq
 
-    from tagsieve.tagging.step import distinct_queries
+    from tagsieve.engines.turns import distinct_queries
 
     queries = distinct_queries(lake.read(engines.spark, "samples"))
     found = queries.orderBy("query_id").limit(BARE_ROWS).toPandas()

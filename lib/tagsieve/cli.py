@@ -36,6 +36,7 @@ _STEP_HELP = {
     "select": "Choose a training set.",
     "mix": "Mix pools in given proportions; studies of mixtures.",
     "export": "Write the selection, or the mixtures, as training files.",
+    "train": "Train a model: on a selection, on tags, a scorer, on preferences.",
     "report": "Write the HTML report.",
 }
 
@@ -120,7 +121,7 @@ def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | Non
         from tagsieve.runner import run_steps, show_outcome
 
         console = Console()
-        by_ray = {"tag", "evolve", "embed", "judge"}
+        by_ray = {"tag", "evolve", "embed", "judge", "train"}
         if "semantic" in loaded.normalize.steps:
             by_ray.add("normalize")
         if loaded.score.by_model:

@@ -43,13 +43,13 @@ class Progress:
         self._done = self._first = 0
         self._started = self._shown = time.monotonic()
 
-    def advance(self, count: int) -> None:
-        """Count `count` more items as done."""
+    def advance(self, count: int, told: str = "") -> None:
+        """Count `count` more items as done; `told`: what is said of them behind the time left."""
         now = time.monotonic()
         if not self._done:
             self._first, self._started = count, now
         self._done += count
-        self.show(self.text(now))
+        self.show(self.text(now) + told)
 
     def show(self, text: str) -> None:
         """Show `text`, unless something was shown a moment ago."""

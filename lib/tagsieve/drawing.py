@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 FILL, INK, SOFT = "#3b7dd8", "#1c2530", "#5d6b7a"
@@ -40,3 +41,25 @@ def svg(figure: Any) -> str:
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def loss_curves(history: Sequence[Mapping[str, Any]]) -> str | None:
+    """The losses of a training by step, on its rows and on those held out; None where there is
+    none. `history`: `step`, `name` and `value` of each figure."""
+    lines = {"loss": ("rows trained on", FILL), "eval_loss": ("rows held out", INK)}
+    drawn = {name: [(row["step"], row["value"]) for row in history if row["name"] == name]
+             for name in lines}  # fmt: skip
+    if not any(drawn.values()):
+        return None
+    figure, axes = canvas(7.2, 3.0)
+    for name, points in drawn.items():
+        if points:
+            label, color = lines[name]
+            axes.plot(*zip(*points, strict=True), color=color, linewidth=1.5, label=label)
+    axes.set_xlabel("step", fontsize=8)
+    axes.set_ylabel("loss", fontsize=8)
+    axes.tick_params(labelsize=8)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    return svg(figure)

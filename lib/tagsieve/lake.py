@@ -452,6 +452,26 @@ TABLES: dict[str, Table] = {
             partition_by=("model",),
         ),
         _table(
+            "models",
+            ("model_id",),
+            {
+                "model_id": _STRING,
+                "task": _STRING,
+                "path": _STRING,
+                "base": _STRING,
+                "recipe": _STRING,
+                "read_versions": _COUNTS,
+                "rows": pa.int64(),
+                "steps": pa.int64(),
+                "metrics": pa.map_(_STRING, pa.float64()),
+                "history": pa.list_(
+                    pa.struct([("step", pa.int64()), ("name", _STRING), ("value", pa.float64())])
+                ),
+                "created": _TIME,
+                "run_id": _STRING,
+            },
+        ),
+        _table(
             "pairs",
             ("pairing", "group_id", "round", "a", "b"),
             {

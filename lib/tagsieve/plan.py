@@ -41,6 +41,7 @@ TYPICAL_RATES: dict[StepName, float] = {
     "select": 14_000,
     "mix": 14_000,
     "export": 3_000,
+    "train": 1,
     "report": 0.25,
 }
 """Inputs per second on two cores, used until the lake has a run of its own to go by."""
@@ -94,6 +95,7 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
         "select": (rows * len(recipe.selections), "samples", _selected(recipe, rows)),
         "mix": _mixed(recipe, rows),
         "export": (_exported(recipe, rows), "rows", f"{formats} in {recipe.export.path}"),
+        "train": _trained(recipe, rows),
         "report": (1, "file", recipe.report.path or f"{recipe.export.path}/report.html"),
     }  # fmt: skip
     planned = []
@@ -113,7 +115,7 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
         by_spark = len(recipe.score.relational) == len(recipe.score.scorers)
         if step == "score" and not by_spark and step not in earlier:
             seconds = None  # a model's time is known when it has run
-        if step in ("evolve", "judge") and step not in earlier:
+        if step in ("evolve", "judge", "train") and step not in earlier:
             seconds = None
         planned.append(PlannedStep(step, count, unit, what, seconds))
     return planned
@@ -152,6 +154,17 @@ def _judged(config: JudgeConfig | None, rows: int) -> tuple[int, str, str]:
         return questions * len(config.answers), "judgements", f"skills of {models}"
     count = 2 * questions * (len(config.answers) - 1) * len(config.judges)
     return count, "judgements", f"answers of {models} in both orders, by {', '.join(config.judges)}"
+
+
+def _trained(recipe: Recipe, rows: int) -> tuple[int, str, str]:
+    """At most so many rows."""
+    config = recipe.train
+    if config is None:
+        return 0, "rows", "no section train in the recipe"
+    count = _exported(recipe, rows) if config.task == "sft" else rows
+    amount = f"{config.steps:,} steps" if config.steps else f"{config.epochs:g} epochs"
+    told = f"{config.task} of {config.model}, {amount} by {config.workers} workers"
+    return count, "rows", f"{told}: {config.path}/{config.name}"
 
 
 def _mixed(recipe: Recipe, rows: int) -> tuple[int, str, str]:

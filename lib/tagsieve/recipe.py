@@ -15,7 +15,7 @@ from tagsieve.engines.config import RayConfig, SparkConfig
 from tagsieve.errors import UsageError
 from tagsieve.evolving.config import EvolveConfig
 from tagsieve.ingest.config import IngestConfig, Input
-from tagsieve.judging.config import JudgeConfig, JudgePairsConfig
+from tagsieve.judging.config import JudgeAnswersConfig, JudgeConfig, JudgePairsConfig
 from tagsieve.mixing.config import MixConfig
 from tagsieve.ontology.config import AnalyzeConfig, ClusterConfig, NormalizeConfig
 from tagsieve.reporting.config import ExportConfig, ReportConfig
@@ -29,14 +29,15 @@ from tagsieve.selection.config import (
 )
 from tagsieve.selection.sweeping import expanded
 from tagsieve.tagging.config import MemoryTaggerConfig, TagConfig
+from tagsieve.training.config import DpoConfig, ScorerConfig, SftConfig, TrainConfig
 
 StepName = Literal[
     "ingest", "tag", "normalize", "analyze", "cluster", "evolve", "embed", "screen", "score",
-    "judge", "select", "mix", "export", "report",
+    "judge", "select", "mix", "export", "train", "report",
 ]  # fmt: skip
 STEPS: tuple[StepName, ...] = (
     "ingest", "tag", "normalize", "analyze", "cluster", "evolve", "embed", "screen", "score",
-    "judge", "select", "mix", "export", "report",
+    "judge", "select", "mix", "export", "train", "report",
 )  # fmt: skip
 DEFAULT_STEPS: tuple[StepName, ...] = (
     "ingest", "tag", "normalize", "analyze", "select", "export", "report",
@@ -76,6 +77,9 @@ class Recipe(RecipeModel):
     )
     mix: MixConfig | None = Field(None, description="What the step mix does; needed by it alone.")
     export: ExportConfig = Field(default_factory=ExportConfig)
+    train: TrainConfig | None = Field(
+        None, description="What the step train does; needed by it alone."
+    )
     report: ReportConfig = Field(default_factory=ReportConfig)
     spark: SparkConfig = Field(default_factory=SparkConfig)
     ray: RayConfig = Field(default_factory=RayConfig)
@@ -110,6 +114,25 @@ class Recipe(RecipeModel):
                     "set embed.text to instruction or query, or select.by to [tags]"
                 )
 
+    def _check_train(self) -> None:
+        config = self.train
+        if isinstance(config, SftConfig) and not (config.selection or config.mixture):
+            if self.mix is not None and len(self.mix.names(self.pools)) > 1:
+                raise ValueError("the recipe makes several mixtures; name one in train.mixture")
+            if self.mix is None and self.sweep:
+                raise ValueError("the recipe makes several selections; name one in train.selection")
+        if isinstance(config, ScorerConfig) and config.examples is None and self.evolve is None:
+            raise ValueError(
+                "train.task=scorer is trained on what evolve writes; set train.examples to its "
+                "file, or give the section evolve"
+            )
+        preferred = isinstance(config, DpoConfig) and config.pairs is None
+        if preferred and not isinstance(self.judge, JudgeAnswersConfig):
+            raise ValueError(
+                "train.task=dpo is trained on preference pairs; set train.pairs to a file of them, "
+                "or judge.task to answers"
+            )
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if "ingest" in self.steps and not self.inputs:
@@ -142,6 +165,7 @@ class Recipe(RecipeModel):
                     f"select names {lacking[0]}, which is no scorer of score.scorers "
                     f"({', '.join(sorted(known)) or 'there is none'})"
                 )
+        self._check_train()
         if self.mix is not None:
             self.mix.check(self.pools)
             lengths = {scorer.name for scorer in self.score.scorers if scorer.kind == "length"}

@@ -14,21 +14,30 @@ from tagsieve.console import Console, duration
 from tagsieve.engines.context import Context, Engines
 from tagsieve.errors import RunError, UsageError
 from tagsieve.ingest.files import find_files
-from tagsieve.judging.config import JudgePairsConfig, JudgeTagsConfig
+from tagsieve.judging.config import JudgeAnswersConfig, JudgePairsConfig, JudgeTagsConfig
 from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun, new_run_id, record_step
 from tagsieve.mixing.config import MixConfig
 from tagsieve.recipe import Recipe, StepName
 from tagsieve.selection.config import SelectConfig
 from tagsieve.selection.sweeping import beginnings
+from tagsieve.training.config import (
+    DpoConfig,
+    InstaggerConfig,
+    ScorerConfig,
+    SftConfig,
+    TrainConfig,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from pyspark.sql import DataFrame
 
     from tagsieve.engines.vectors import Array
     from tagsieve.judging.step import Task
     from tagsieve.screening import QuestionEncoder
     from tagsieve.selection import Compared
+    from tagsieve.training.sources import Source
 
 
 def _ingest(context: Context, recipe: Recipe) -> None:
@@ -214,6 +223,48 @@ def _export(context: Context, recipe: Recipe) -> None:
     export(context, recipe.export, selections, resolved, _mixtures(recipe))
 
 
+def _train(context: Context, recipe: Recipe) -> None:
+    from tagsieve.training import check_train, train
+
+    config = check_train(recipe.train, recipe.ray)
+    train(context, config, _training_source(recipe, config), recipe.model_dump_json())
+
+
+def _training_source(recipe: Recipe, config: TrainConfig) -> Source:
+    """What the recipe trains on."""
+    from tagsieve.judging import preferences
+    from tagsieve.tagging import tagger_fingerprint
+    from tagsieve.training import sources
+
+    match config:
+        case SftConfig():
+            if config.selection is None and (config.mixture or recipe.mix is not None):
+                mixture = config.mixture or _mix_config(recipe).names(recipe.pools)[0]
+                return sources.conversations(mixture, True)
+            return sources.conversations(config.selection or recipe.select.name, False)
+        case InstaggerConfig(tags_file=str() as path):
+            return sources.tags_file(path)
+        case InstaggerConfig():
+            names = partial(_tag_names, recipe) if config.tags == "normalised" else None
+            return sources.tags_of(tagger_fingerprint(recipe.tag), names)
+        case ScorerConfig():
+            evolved = recipe.evolve
+            return sources.scorer_examples(
+                config.examples or f"{evolved.path}/{evolved.name}.parquet"  # type: ignore[union-attr]
+            )
+        case DpoConfig(pairs=str() as path):
+            return sources.preference_file(path)
+    assert isinstance(recipe.judge, JudgeAnswersConfig)
+    return sources.preferences(partial(preferences, config=recipe.judge))
+
+
+def _tag_names(recipe: Recipe, context: Context) -> DataFrame:
+    """`raw_tag` and `tag` of the recipe's ontology version, as it is now."""
+    from tagsieve.ontology import current_names
+
+    return current_names(context, _version(context, recipe))
+
+
 def _report(context: Context, recipe: Recipe) -> None:
     from tagsieve.reporting import report
 
@@ -276,6 +327,7 @@ STEP_FUNCTIONS: dict[StepName, StepFunction] = {
     "judge": _judge,
     "mix": _mix,
     "export": _export,
+    "train": _train,
     "report": _report,
 }
 
@@ -325,6 +377,10 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
             _check_writable("judge.path", reported.path)
     if "mix" in steps:
         _mix_config(recipe)
+    if "train" in steps:
+        from tagsieve.training import check_train
+
+        _check_writable("train.path", check_train(recipe.train, recipe.ray).path)
     _check_writable("lake", recipe.lake)
     if "export" in steps:
         _check_writable("export.path", recipe.export.path)

@@ -21,6 +21,11 @@ def share_of_cores(config: RayConfig, replicas: int) -> int:
     return max(1, cores(config) // replicas)
 
 
+def is_embedded(config: RayConfig) -> bool:
+    """Whether Ray is started here, and is no cluster that runs already."""
+    return not (config.address or os.environ.get("RAY_ADDRESS"))
+
+
 def count_gpus() -> int:
     """GPUs that an embedded Ray would find on this machine."""
     from ray._private.accelerators import NvidiaGPUAcceleratorManager

@@ -9,6 +9,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from pyspark.sql import DataFrame
 
 from tagsieve.engines.context import Context
 from tagsieve.judging.asking import Asker
@@ -101,6 +102,20 @@ class AnswersTask:
             "agreement": agreements,
         }
 
+    def preferences(self, context: Context) -> Iterator[dict[str, str]]:
+        """`prompt`, `chosen` and `rejected` of each question and pair of answers of which all
+        judges say, in both orders, that the same one is better."""
+        scores = {judge: scores_of(context, judge) for judge in {a.judge for a in self.askers}}
+        for row in self._asked:
+            ours, *others = row["answers"]
+            for number, theirs in enumerate(others, start=1):
+                found = [self._scores(row, number, judge, of) for judge, of in scores.items()]
+                outcomes = {None if s is None else int(both_pass(np.array([s]))[0]) for s in found}
+                if outcomes == {1}:
+                    yield {"prompt": row["text"], "chosen": ours.text, "rejected": theirs.text}
+                if outcomes == {-1}:
+                    yield {"prompt": row["text"], "chosen": theirs.text, "rejected": ours.text}
+
     def _questions(self, judge: str) -> Iterator[dict[str, Any]]:
         for row in self._asked:
             ours, *others = row["answers"]
@@ -154,6 +169,16 @@ class AnswersTask:
             "length": asdict(length_bias(passed, lengths))
             | {"bins": [asdict(each) for each in by_length(passed, lengths)]},
         }
+
+
+def preferences(context: Context, config: JudgeAnswersConfig) -> DataFrame:
+    """What the judges prefer, for a preference training: `prompt`, `chosen`, `rejected`; held in
+    memory, as the test sets are. Raises UsageError where the files cannot be read."""
+    rows = list(AnswersTask(config).preferences(context))
+    columns = "prompt string, chosen string, rejected string"
+    return context.engines.spark.createDataFrame(
+        [(row["prompt"], row["chosen"], row["rejected"]) for row in rows], columns
+    )
 
 
 def _tally(outcomes: Array, ends: tuple[float, float]) -> dict[str, float]:

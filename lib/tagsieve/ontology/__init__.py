@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tagsieve.ontology.clustering import cluster, clustering_name
     from tagsieve.ontology.semantic import tag_vectors
     from tagsieve.ontology.step import analyze, find_version, normalize
+    from tagsieve.ontology.updating import current_names
 
 __all__ = [
     "AnalyzeConfig",
@@ -20,6 +21,7 @@ __all__ = [
     "analyze",
     "cluster",
     "clustering_name",
+    "current_names",
     "find_version",
     "normalize",
     "tag_vectors",
@@ -30,6 +32,7 @@ __getattr__ = lazy(
         "analyze": "tagsieve.ontology.step",
         "cluster": "tagsieve.ontology.clustering",
         "clustering_name": "tagsieve.ontology.clustering",
+        "current_names": "tagsieve.ontology.updating",
         "find_version": "tagsieve.ontology.step",
         "normalize": "tagsieve.ontology.step",
         "tag_vectors": "tagsieve.ontology.semantic",

@@ -76,6 +76,12 @@ def current(rows: DataFrame) -> DataFrame:
     )
 
 
+def current_names(context: Context, version: str) -> DataFrame:
+    """`raw_tag` and `tag` (null where it is dropped) of a version as it is now."""
+    rows = context.pinned("ontology").where(F.col("version") == version)
+    return current(rows).select("raw_tag", "tag")
+
+
 class Update:
     """Update number `number` of a version: from what the lake was `before` to what it is at
     `read` (table -> version)."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from tagsieve.engines.config import RayConfig
 from tagsieve.engines.encoders import Dtype, dtype_of
 from tagsieve.engines.llm.vllm import HOW_FAST, NO_VLLM
 from tagsieve.engines.models import model_digest, model_folder
-from tagsieve.engines.ray import count_gpus, gpus_of_each, share_of_cores
+from tagsieve.engines.ray import count_gpus, gpus_of_each, is_embedded, share_of_cores
 from tagsieve.errors import UsageError
 from tagsieve.ledger import fingerprint
 from tagsieve.scoring.config import (
@@ -148,7 +147,7 @@ def check_scorers(config: ScoreConfig, ray_config: RayConfig) -> None:
             f"score.engine_args: {', '.join(given)} may change the scores, and would be in no "
             f"fingerprint; known here: {', '.join(sorted(HOW_FAST))}"
         )
-    if ray_config.address or os.environ.get("RAY_ADDRESS"):
+    if not is_embedded(ray_config):
         return  # the cluster has its own environment
     if any(scorer.backend == "vllm" for scorer in config.by_model) and find_spec("vllm") is None:
         raise UsageError(NO_VLLM)

@@ -16,6 +16,7 @@ from pyspark.sql import functions as F
 from tagsieve.engines.context import Context
 from tagsieve.engines.handover import write_rows
 from tagsieve.engines.quarantine import close_quarantine
+from tagsieve.engines.turns import distinct_queries
 from tagsieve.lake import TABLES, rows_table
 from tagsieve.lease import lease
 from tagsieve.ledger import StepRun
@@ -26,7 +27,6 @@ from tagsieve.tagging.memory import bank_folders, memory_fingerprint
 from tagsieve.tagging.work import (
     answers_of,
     count_queries,
-    distinct_queries,
     tag_pending,
     unanswered,
     writer_of,

@@ -8,12 +8,12 @@ from pyspark.sql import DataFrame
 
 from tagsieve.engines.context import Context
 from tagsieve.engines.quarantine import try_again
+from tagsieve.engines.turns import distinct_queries
 from tagsieve.lease import lease
 from tagsieve.tagging.config import CascadeConfig, TagConfig
 from tagsieve.tagging.taggers import tagger_fingerprint
 from tagsieve.tagging.work import (
     answers_of,
-    distinct_queries,
     tag_pending,
     writer_of,
 )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from tagsieve.engines.context import Context
 from tagsieve.engines.pending import OVER_BUDGET
+from tagsieve.engines.turns import distinct_queries
 from tagsieve.lease import lease
 from tagsieve.tagging.cascade import tag_cascade
 from tagsieve.tagging.config import CascadeConfig, TagConfig
 from tagsieve.tagging.taggers import tagger_fingerprint
 from tagsieve.tagging.work import (
     count_queries,
-    distinct_queries,
     tag_pending,
     unanswered,
     writer_of,

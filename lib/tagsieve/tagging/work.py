@@ -14,21 +14,10 @@ from tagsieve.engines.context import Context
 from tagsieve.engines.microbatch import Writer
 from tagsieve.engines.pending import do_pending
 from tagsieve.engines.quarantine import quarantined
-from tagsieve.engines.turns import human_texts
 from tagsieve.lake import Lake
 from tagsieve.ledger import StepRun
 from tagsieve.tagging.config import SingleTaggerConfig
 from tagsieve.tagging.taggers import actors_of
-
-
-def distinct_queries(samples: DataFrame) -> DataFrame:
-    """`query_id` and `text` of each distinct query; of texts with one id, the least is asked."""
-    pairs = F.explode(F.arrays_zip(F.col("query_ids"), human_texts().alias("text"))).alias("pair")
-    return (
-        samples.select(pairs)
-        .groupBy(F.col("pair.query_ids").alias("query_id"))
-        .agg(F.min("pair.text").alias("text"))
-    )
 
 
 def count_queries(context: Context) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -16,7 +15,7 @@ from tagsieve.engines.config import RayConfig
 from tagsieve.engines.llm import http, recorded, vllm
 from tagsieve.engines.llm.config import HttpConfig, LlmConfig, RecordedConfig, VllmConfig
 from tagsieve.engines.llm.prompts import PromptTemplate
-from tagsieve.engines.ray import count_gpus, share_of_cores
+from tagsieve.engines.ray import count_gpus, is_embedded, share_of_cores
 from tagsieve.errors import UsageError
 from tagsieve.ledger import fingerprint
 
@@ -66,7 +65,7 @@ def llm_engine(
 
 def check_llm(config: LlmConfig, ray_config: RayConfig, setting: str) -> None:
     """Refuse what an embedded Ray can be seen to lack: a key, vLLM, GPUs. Raises UsageError."""
-    if ray_config.address or os.environ.get("RAY_ADDRESS"):
+    if not is_embedded(ray_config):
         return  # the cluster has its own environment
     if isinstance(config, HttpConfig):
         http.api_key(config, setting)
