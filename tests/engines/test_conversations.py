@@ -59,8 +59,10 @@ def test_wizardlm():
 class Tokenizer:
     """A chat template of a few lines."""
 
-    def __init__(self, chat_template="x", forgets=False):
-        self.chat_template, self._forgets = chat_template, forgets
+    eos_token = "<|end|>"
+
+    def __init__(self, forgets=False):
+        self._forgets = forgets
 
     def apply_chat_template(self, messages, tokenize, add_generation_prompt):
         assert not tokenize
@@ -71,18 +73,11 @@ class Tokenizer:
 
 def test_chat_templates_of_models():
     assert told(chat_parts(TURNS, Tokenizer())) == (
-        "<|user|>Hi<|end|>\n<|assistant|>[Hello.<|end|>\n]"
-        "<|user|>Bye<|end|>\n<|assistant|>[See you.<|end|>\n]"
+        "<|user|>Hi<|end|>\n<|assistant|>[Hello.<|end|>]\n"
+        "<|user|>Bye<|end|>\n<|assistant|>[See you.<|end|>]"
     )
 
 
-@pytest.mark.parametrize(
-    ("tokenizer", "why"),
-    [
-        (Tokenizer(None), "the model's tokenizer has no chat template; set vicuna"),
-        (Tokenizer(forgets=True), "writes earlier turns anew when later ones come"),
-    ],
-)
-def test_chat_templates_that_are_of_no_use_are_refused(tokenizer, why):
-    with pytest.raises(UsageError, match=why):
-        chat_parts(TURNS, tokenizer)
+def test_a_chat_template_that_writes_earlier_turns_anew_is_refused():
+    with pytest.raises(UsageError, match="writes earlier turns anew when later ones come"):
+        chat_parts(TURNS, Tokenizer(forgets=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tagsieve.engines.config import RayConfig
-from tagsieve.engines.conversations import chat_template_of
+from tagsieve.engines.conversations import chat_parts, chat_template_of
 from tagsieve.engines.llm.fitting import load_tokenizer
 from tagsieve.engines.llm.prompts import load_prompt
 from tagsieve.engines.models import model_digest, model_folder
@@ -23,6 +23,13 @@ from tagsieve.training.config import (
 )
 
 _DIGITS = ("1", "2", "3", "4", "5", "6")
+
+_HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+"""How transformers calls models that generate."""
+
+_PROBE = [
+    {"role": role, "content": content} for content in ("a", "b") for role in ("user", "assistant")
+]
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,9 @@ def _model_config(folder: str, name: str) -> Any:
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"train.model={name}: its config cannot be read: {reason}") from error
-    if type(found) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+    named = found.architectures or ["ForCausalLM"]
+    heads = any(name.endswith(_HEADS) for name in named)
+    if type(found) not in MODEL_FOR_CAUSAL_LM_MAPPING or not heads:
         raise UsageError(
             f"train.model={name}: a model of type {found.model_type} "
             f"({', '.join(found.architectures or ['no architecture named'])}) is no causal "
@@ -117,31 +126,36 @@ def _model_config(folder: str, name: str) -> Any:
 
 
 def _check_weights(folder: str, name: str, model_config: Any) -> None:
-    """Compare the shapes of the weights with what the config asks for; no weight is read."""
+    """Compare names and shapes of the weights with what the config asks for; none is read."""
     import torch
     from safetensors import safe_open
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(model_config)
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    there: dict[str, tuple[int, ...]] = {}
+    # Files may be of the body alone, whose names lack this.
+    body = f"{model.base_model_prefix}."
+    wanted = {
+        key.removeprefix(body): list(value.shape) for key, value in model.state_dict().items()
+    }
+    there: dict[str, list[int]] = {}
     for file in sorted(Path(folder).glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
-            there |= {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
-    other = [key for key, shape in there.items() if wanted.get(key, shape) != shape]
-    # Some architectures are stored under other names; none in common is another one.
-    if other or (there and not wanted.keys() & there.keys()):
-        told = (
-            f"{other[0]} is of shape {list(there[other[0]])}, and config.json asks for "
-            f"{list(wanted[other[0]])}"
-            if other
-            else f"none of its {len(there)} tensors is one of a {model_config.model_type}"
-        )
-        raise UsageError(
-            f"train.model={name}: its weights are of another architecture than its config.json: "
-            f"{told}; name a folder whose files belong together"
-        )
+            for key in tensors.keys():  # noqa: SIM118
+                there[key.removeprefix(body)] = list(tensors.get_slice(key).get_shape())
+    odd = [key for key, shape in there.items() if wanted.get(key, shape) != shape]
+    # Not all: some architectures are stored under other names, in part.
+    known = len(wanted.keys() & there.keys())
+    if odd:
+        why = f"{odd[0]} is of shape {there[odd[0]]}, and config.json asks for {wanted[odd[0]]}"
+    elif there and known < len(wanted) / 3:
+        why = f"of {len(wanted)} tensors of a {model_config.model_type} it has {known}"
+    else:
+        return
+    raise UsageError(
+        f"train.model={name}: its weights are of another architecture than its config.json: {why}; "
+        "name a folder whose files belong together"
+    )
 
 
 def _check_tokenizer(config: TrainConfig, tokenizer: Any) -> None:
@@ -162,6 +176,8 @@ def _check_tokenizer(config: TrainConfig, tokenizer: Any) -> None:
             f"{what}: the tokenizer of {name} has no chat template, as those of base models; set "
             f"{what.split('=')[0]}={other}, or name a chat model"
         )
+    if needs:
+        chat_parts(_PROBE, tokenizer)  # raises for one that is of no use
     if isinstance(config, ScorerConfig):
         known = tokenizer.get_vocab()
         odd = [digit for digit in _DIGITS if digit not in known]
