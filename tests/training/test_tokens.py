@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers_of import byte_level, sentence_piece
 
 from tagsieve.engines.conversations import (
     VICUNA_SYSTEM,
@@ -12,6 +11,7 @@ from tagsieve.engines.conversations import (
     conversation_parts,
 )
 from tagsieve.training.tokens import exchanges_of, labelled
+from tokenizers_of import byte_level, sentence_piece
 
 TURNS = [
     {"role": "user", "content": "Hi"},

@@ -11,6 +11,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
+from tagsieve.drawing import loss_curves
 from tagsieve.engines.context import Context
 from tagsieve.errors import RunError
 from tagsieve.lake import Lake
@@ -21,6 +22,7 @@ from tagsieve.reporting.figures import diversity_complexity, recall_matrix
 from tagsieve.reporting.files import chosen_rows, run_in
 
 _SNIPPET = 600
+_MODELS = 6
 _SHOWN = 12
 """Rules, pairs, and tags of a pool that are shown."""
 
@@ -46,6 +48,8 @@ def report(
     )  # fmt: skip
     if lake.version("tagger_agreement") is not None:  # most lakes hold no second tagger
         run.reads("tagger_agreement")
+    if lake.version("models") is not None:
+        run.reads("models")
     if mixtures:
         run.reads("mixtures")
     name = mixtures[-1] if mixtures else selection
@@ -57,6 +61,7 @@ def report(
     with context.console.spark_progress(context.engines.spark, "report"):
         rows = chosen_rows(context, name, bool(mixtures))
         facts = _facts(context, config, rows, version) | {"mixtures": _mixed(context, mixtures)}
+    facts["models"] = _models(lake) if "models" in run.read else []
     facts |= {"run_id": run.run_id, "selection": name, "ontology_version": version}
     write_page("report.path", files, path, "reporting/report.html.j2", facts, lake.root)
     run.kept = 1
@@ -113,6 +118,15 @@ def _facts(
             row.asDict() | {"payload": _text(row["payload"])} for row in quarantined.collect()
         ],
     }
+
+
+def _models(lake: Lake) -> list[dict[str, Any]]:
+    """The newest models that were trained in this lake, each with its curves."""
+    rows = lake.arrow("models").to_pylist(maps_as_pydicts="strict")
+    newest = sorted(rows, key=lambda row: row["created"], reverse=True)[:_MODELS]
+    for row in newest:
+        row["curves"] = Markup(loss_curves(row["history"]) or "")
+    return newest
 
 
 def _mixed(context: Context, mixtures: Sequence[str]) -> list[dict[str, Any]]:

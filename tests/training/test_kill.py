@@ -1,0 +1,65 @@
+"""kill -9 of a worker and then of the driver: the training goes on from its newest checkpoint and
+ends as one that nobody disturbed."""
+
+import json
+
+import psutil
+import pytest
+import yaml
+
+from handmade import rows_of
+from programs import SMALL, finish, kill, start, wait_for
+from tagsieve.lake import Lake
+from tagsieve.training import sources
+
+STEPS = 24
+EVERY = 4
+
+
+def losses(folder):
+    """Step -> loss; each step once."""
+    history = json.loads((folder / "history.json").read_text())
+    pairs = [(row["step"], row["value"]) for row in history if row["name"] == "loss"]
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
+
+
+@pytest.mark.slow
+def test_killed_worker_and_killed_driver(lake, add_selection, make_config, run, tmp_path):
+    add_selection(64)
+    config = make_config(
+        workers=2, steps=STEPS, batch_size=32, checkpoint_steps=EVERY, keep_checkpoints=9,
+        log_steps=1,
+        path=str(tmp_path / "killed"), selection="toys",
+    )  # fmt: skip
+    recipe = tmp_path / "recipe.yaml"
+    settings = {"lake": lake.root, "steps": ["train"], "train": config.model_dump()} | SMALL
+    recipe.write_text(yaml.safe_dump(json.loads(json.dumps(settings))))
+    folder = tmp_path / "killed" / "mine"
+
+    def checkpoints():
+        return {path.name for path in folder.glob("checkpoints/*/checkpoint_*")}
+
+    process = start("train", str(recipe))
+    wait_for(checkpoints, process)
+    before = checkpoints()
+    below = psutil.Process(process.pid).children(recursive=True)
+    worker = next(each for each in below if "RayTrainWorker" in "".join(each.cmdline()))
+    worker.kill()
+    wait_for(lambda: len(checkpoints() - before) >= 3, process)
+    kill(process)
+    assert not (folder / "README.md").exists()
+    printed = finish(start("train", str(recipe)))
+    assert "64 rows = 64 kept" in printed
+    (row,) = rows_of(Lake(lake.root), "models")
+    assert row["steps"] == STEPS
+    assert row["metrics"]["resumed_at"] >= 2 * EVERY
+    # As if nothing had been.
+    alone = run(
+        config.model_copy(update={"path": str(tmp_path / "alone")}),
+        sources.conversations("toys", mixed=False),
+    )
+    assert alone.metrics["steps"] == STEPS
+    undisturbed = losses(tmp_path / "alone" / "mine")
+    assert set(undisturbed) == set(range(1, STEPS + 1))
+    assert losses(folder) == pytest.approx(undisturbed, abs=1e-4)
