@@ -91,6 +91,7 @@ def test_a_scorer_learns_scores_that_the_step_score_then_gives(
     pq.write_table(pa.Table.from_pylist(rows * 4), tmp_path / "set.parquet")
     config = make_config(
         "scorer",
+        parallel="fsdp",
         model=str(base),
         workers=2,
         batch_size=12,
