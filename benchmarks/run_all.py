@@ -9,7 +9,7 @@ from pathlib import Path
 SCRIPTS = (
     "start_up.py", "memory_tagger.py", "pools.py", "tagging.py", "cascade.py", "ontology.py",
     "embedding.py", "screening.py", "scoring.py", "judging.py", "selection.py",
-    "vectors.py", "table.py",
+    "vectors.py", "training.py", "table.py",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ ORDER = (
     "ontology_update", "ontology_funnel", "embedding", "screening", "scoring", "judging",
     "selection_paper", "selection_scale_10m", "selection_scale_100m",
     "vectors_alpaca", "vectors_loops", "vectors_million", "vectors_gpu",
+    "training_cpu", "training_gpu",
 )  # fmt: skip
 
 
