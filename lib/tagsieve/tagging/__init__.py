@@ -14,9 +14,11 @@ from tagsieve.tagging.config import (
 )
 
 if TYPE_CHECKING:
-    from tagsieve.tagging.replaying import replay
-    from tagsieve.tagging.step import tag
+    from tagsieve.tagging.build import read_examples
+    from tagsieve.tagging.replaying import replay, replay_queries
+    from tagsieve.tagging.step import tag, tag_queries
     from tagsieve.tagging.taggers import check_tagger, tagger_fingerprint
+    from tagsieve.tagging.work import distinct_queries
 
 __all__ = [
     "CascadeConfig",
@@ -25,8 +27,12 @@ __all__ = [
     "TagConfig",
     "VllmTaggerConfig",
     "check_tagger",
+    "distinct_queries",
+    "read_examples",
     "replay",
+    "replay_queries",
     "tag",
+    "tag_queries",
     "tagger_fingerprint",
 ]
 
@@ -34,8 +40,12 @@ __all__ = [
 __getattr__ = lazy(
     {
         "check_tagger": "tagsieve.tagging.taggers",
+        "distinct_queries": "tagsieve.tagging.work",
+        "read_examples": "tagsieve.tagging.build",
         "replay": "tagsieve.tagging.replaying",
+        "replay_queries": "tagsieve.tagging.replaying",
         "tag": "tagsieve.tagging.step",
+        "tag_queries": "tagsieve.tagging.step",
         "tagger_fingerprint": "tagsieve.tagging.taggers",
     }
 )
