@@ -36,6 +36,7 @@ _STEP_HELP = {
     "select": "Choose a training set.",
     "mix": "Mix pools in given proportions; studies of mixtures.",
     "export": "Write the selection, or the mixtures, as training files.",
+    "evaluate": "Answer test sets with a model, or measure a tagger by its teacher.",
     "report": "Write the HTML report.",
 }
 
@@ -120,7 +121,7 @@ def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | Non
         from tagsieve.runner import run_steps, show_outcome
 
         console = Console()
-        by_ray = {"tag", "evolve", "embed", "judge"}
+        by_ray = {"tag", "evolve", "embed", "judge", "evaluate"}
         if "semantic" in loaded.normalize.steps:
             by_ray.add("normalize")
         if loaded.score.by_model:
@@ -155,7 +156,7 @@ def describe(recipe: str, overrides: tuple[str, ...]) -> None:
 @click.argument("overrides", nargs=-1, metavar="[key=value ...]")
 @click.option(
     "--step",
-    type=click.Choice(["tag", "evolve", "embed", "score", "judge"]),
+    type=click.Choice(["tag", "evolve", "embed", "score", "judge", "evaluate"]),
     default="tag",
     show_default=True,
     help="Whose quarantine.",

@@ -17,13 +17,15 @@ from tagsieve.page import write_json, write_page
 
 @dataclass(frozen=True)
 class Section:
-    """A table with a title, what it means, and a figure (SVG) for the page."""
+    """A table with a title, what it means, and a figure (SVG) for the page; `page_only`: it is not
+    printed."""
 
     title: str
     told: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     figure: str | None = None
+    page_only: bool = False
 
 
 def write_report(
@@ -55,6 +57,8 @@ def write_report(
     template = "page_sections.html.j2"
     write_page(setting, files, f"{path}.html", template, facts, context.lake.root)
     for section in sections:
+        if section.page_only:
+            continue
         context.console.table(section.title, section.columns, section.rows)
         if section.told:
             context.console.line(section.told)

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 
 from tagsieve.console import Console, duration
 from tagsieve.embedding.cost import embed_cost
+from tagsieve.evaluating.config import (
+    TRAINED_SHARE,
+    EvaluateAnswersConfig,
+    EvaluateConfig,
+)
 from tagsieve.evolving.config import EvolveConfig
 from tagsieve.ingest.config import Input
 from tagsieve.ingest.files import SourceFile, find_files
@@ -41,6 +46,7 @@ TYPICAL_RATES: dict[StepName, float] = {
     "select": 14_000,
     "mix": 14_000,
     "export": 3_000,
+    "evaluate": 10,
     "report": 0.25,
 }
 """Inputs per second on two cores, used until the lake has a run of its own to go by."""
@@ -94,6 +100,7 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
         "select": (rows * len(recipe.selections), "samples", _selected(recipe, rows)),
         "mix": _mixed(recipe, rows),
         "export": (_exported(recipe, rows), "rows", f"{formats} in {recipe.export.path}"),
+        "evaluate": _evaluated(recipe.evaluate, rows),
         "report": (1, "file", recipe.report.path or f"{recipe.export.path}/report.html"),
     }  # fmt: skip
     planned = []
@@ -113,7 +120,7 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
         by_spark = len(recipe.score.relational) == len(recipe.score.scorers)
         if step == "score" and not by_spark and step not in earlier:
             seconds = None  # a model's time is known when it has run
-        if step in ("evolve", "judge") and step not in earlier:
+        if step in ("evolve", "judge", "evaluate") and step not in earlier:
             seconds = None
         planned.append(PlannedStep(step, count, unit, what, seconds))
     return planned
@@ -152,6 +159,28 @@ def _judged(config: JudgeConfig | None, rows: int) -> tuple[int, str, str]:
         return questions * len(config.answers), "judgements", f"skills of {models}"
     count = 2 * questions * (len(config.answers) - 1) * len(config.judges)
     return count, "judgements", f"answers of {models} in both orders, by {', '.join(config.judges)}"
+
+
+def _evaluated(config: EvaluateConfig | None, rows: int) -> tuple[int, str, str]:
+    """At most so many answers."""
+    match config:
+        case None:
+            return 0, "questions", "no section evaluate in the recipe"
+        case EvaluateAnswersConfig():
+            questions = read_questions(config.test_sets, "evaluate")
+            names = ", ".join(test_set.name for test_set in config.test_sets)
+            count = len(questions["text"].unique())
+            return count, "questions", f"{config.name} answers {names}"
+    told = f"{config.name} against {config.tags_file or 'the tags of tag'}, on queries held out"
+    known = rows if config.tags_file is None else _lines_of(config.tags_file)
+    return round(known * (config.share or TRAINED_SHARE)), "queries", told
+
+
+def _lines_of(path: str) -> int:
+    import fsspec
+
+    with fsspec.open(path, "rb", compression="infer") as lines:
+        return sum(1 for line in lines if line.strip())
 
 
 def _mixed(recipe: Recipe, rows: int) -> tuple[int, str, str]:

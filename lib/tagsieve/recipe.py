@@ -13,6 +13,7 @@ from tagsieve.config import RecipeModel, apply_overrides, validate
 from tagsieve.embedding.config import EmbedConfig, SentenceEmbedConfig
 from tagsieve.engines.config import RayConfig, SparkConfig
 from tagsieve.errors import UsageError
+from tagsieve.evaluating.config import EvaluateConfig
 from tagsieve.evolving.config import EvolveConfig
 from tagsieve.ingest.config import IngestConfig, Input
 from tagsieve.judging.config import JudgeConfig, JudgePairsConfig
@@ -32,11 +33,11 @@ from tagsieve.tagging.config import MemoryTaggerConfig, TagConfig
 
 StepName = Literal[
     "ingest", "tag", "normalize", "analyze", "cluster", "evolve", "embed", "screen", "score",
-    "judge", "select", "mix", "export", "report",
+    "judge", "select", "mix", "export", "evaluate", "report",
 ]  # fmt: skip
 STEPS: tuple[StepName, ...] = (
     "ingest", "tag", "normalize", "analyze", "cluster", "evolve", "embed", "screen", "score",
-    "judge", "select", "mix", "export", "report",
+    "judge", "select", "mix", "export", "evaluate", "report",
 )  # fmt: skip
 DEFAULT_STEPS: tuple[StepName, ...] = (
     "ingest", "tag", "normalize", "analyze", "select", "export", "report",
@@ -76,6 +77,9 @@ class Recipe(RecipeModel):
     )
     mix: MixConfig | None = Field(None, description="What the step mix does; needed by it alone.")
     export: ExportConfig = Field(default_factory=ExportConfig)
+    evaluate: EvaluateConfig | None = Field(
+        None, description="What the step evaluate does; needed by it alone."
+    )
     report: ReportConfig = Field(default_factory=ReportConfig)
     spark: SparkConfig = Field(default_factory=SparkConfig)
     ray: RayConfig = Field(default_factory=RayConfig)

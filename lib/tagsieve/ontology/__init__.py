@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tagsieve.ontology.clustering import cluster, clustering_name
     from tagsieve.ontology.semantic import tag_vectors
     from tagsieve.ontology.step import analyze, find_version, normalize
+    from tagsieve.ontology.updating import names_of
 
 __all__ = [
     "AnalyzeConfig",
@@ -21,6 +22,7 @@ __all__ = [
     "cluster",
     "clustering_name",
     "find_version",
+    "names_of",
     "normalize",
     "tag_vectors",
 ]
@@ -31,6 +33,7 @@ __getattr__ = lazy(
         "cluster": "tagsieve.ontology.clustering",
         "clustering_name": "tagsieve.ontology.clustering",
         "find_version": "tagsieve.ontology.step",
+        "names_of": "tagsieve.ontology.updating",
         "normalize": "tagsieve.ontology.step",
         "tag_vectors": "tagsieve.ontology.semantic",
     }

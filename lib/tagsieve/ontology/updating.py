@@ -76,6 +76,14 @@ def current(rows: DataFrame) -> DataFrame:
     )
 
 
+def names_of(context: Context, version: str) -> DataFrame:
+    """`raw_tag` and `tag` of each raw tag that has one in a version."""
+    rows = context.pinned("ontology").where(F.col("version") == version)
+    update = F.coalesce("update", F.lit(0))  # none in rows of an earlier tagsieve
+    names = current(rows.withColumn("update", update)).select("raw_tag", "tag")
+    return names.where(F.col("tag").isNotNull())
+
+
 class Update:
     """Update number `number` of a version: from what the lake was `before` to what it is at
     `read` (table -> version)."""
