@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from tagsieve.engines.vectors import Array
-    from tagsieve.evaluating import TagSources as MeasuredSources
+    from tagsieve.evaluating import TagSources
     from tagsieve.evaluating.step import Task as EvaluateTask
     from tagsieve.judging.step import Task
     from tagsieve.screening import QuestionEncoder
@@ -232,7 +232,7 @@ def _evaluate_task(recipe: Recipe) -> EvaluateTask:
     return task_of(config, tags)
 
 
-def _measured(recipe: Recipe, config: EvaluateTagsConfig) -> MeasuredSources:
+def _measured(recipe: Recipe, config: EvaluateTagsConfig) -> TagSources:
     """What the other steps know and do, for measuring a tagger."""
     from tagsieve import ontology, tagging
     from tagsieve.evaluating import TagSources

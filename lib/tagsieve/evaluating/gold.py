@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
@@ -21,12 +21,10 @@ AT_ONCE = 10_000
 """Lines of a file that are held at a time."""
 
 
-def of_lake(context: Context, teacher: str, queries: DataFrame, held_out: Column) -> DataFrame:
-    """The rows of `raw_tags` of a tagger, of those of `queries` (`query_id`, `text`) that are
-    `held_out`."""
+def of_lake(context: Context, teacher: str, queries: DataFrame) -> DataFrame:
+    """The rows of `raw_tags` of a tagger, of `queries` (`query_id`, `text`)."""
     rows = context.pinned("raw_tags").where(F.col("tagger") == teacher)
-    tags = rows.where(held_out).select("query_id", F.col("tags.tag").alias("tags"))
-    return queries.where(held_out).join(tags, "query_id")
+    return queries.join(rows.select("query_id", F.col("tags.tag").alias("tags")), "query_id")
 
 
 def of_file(context: Context, labelled: Iterable[tuple[str, list[str]]]) -> DataFrame:

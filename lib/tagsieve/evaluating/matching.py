@@ -80,9 +80,9 @@ def _counts(lists: pa.ListArray, items: Array) -> Array:
 
 
 def by_query(compared: DataFrame, near: DataFrame) -> DataFrame:
-    """`compared` (`query_id`, `predicted`, `gold`) with the counts `given`, `wanted` and, of each
-    way, `WAY_right`, `WAY_found` and the measures `WAY_precision`, `WAY_recall`, `WAY_f1` of the
-    query. Reads also `FOUND`.
+    """`compared` (`query_id`, `predicted`, `gold`, `failed`) with the counts `given`, `wanted` and,
+    of each way, `WAY_right`, `WAY_found` and the measures `WAY_precision`, `WAY_recall`, `WAY_f1`
+    of the query. Reads also `FOUND`.
 
     Two empty sets are equal: all measures are 1. One against none: 0.
     """
@@ -110,14 +110,15 @@ def by_query(compared: DataFrame, near: DataFrame) -> DataFrame:
 
 
 def measures_of(rows: DataFrame) -> dict[str, Any]:
-    """The figures over all rows of `by_query`: `queries`, `tags_per_query`,
-    `teacher_tags_per_query`, and of each way micro `precision`, `recall` and `f1`, and the means
-    over queries, `macro_...`.
+    """The figures over all rows of `by_query`: `queries`, `in_quarantine` (those that failed),
+    `tags_per_query`, `teacher_tags_per_query`, and of each way micro `precision`, `recall` and
+    `f1`, and the means over queries, `macro_...`.
 
     Precision is None where the tagger gives no tag at all, recall where the teacher gives none.
     """
     columns = {
         "queries": F.count("*"),
+        "in_quarantine": F.count_if("failed"),
         "tags_per_query": F.mean("given"),
         "teacher_tags_per_query": F.mean("wanted"),
     }

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.engines.config import RayConfig
 from tagsieve.engines.context import Context
-from tagsieve.engines.handover import Parts, read_chunks, write_rows
+from tagsieve.engines.handover import Parts, read_chunks
 from tagsieve.engines.held_out import held_out
 from tagsieve.engines.quarantine import quarantined
 from tagsieve.engines.vectors import Array
@@ -35,6 +35,9 @@ EXAMPLES = 20
 
 SHOWN_CHARS = 300
 """Of the text of such a query."""
+
+COMPARED = "compared"
+"""Name of the stored frame that chunks of rows are read from."""
 
 CHUNK_ROWS = 1024
 """Queries whose pairs of tags are compared at once."""
@@ -100,37 +103,33 @@ class TagsTask:
         self._sources.ask(context, self._gold.select("query_id", "text"))
 
     def ask_again(self, context: Context, reasons: Sequence[str]) -> None:
-        """Have those queries tagged that lie in quarantine, held out or not, for any of `reasons`
-        (none: for all)."""
+        """Have those of the teacher's queries tagged, held out or not, that lie in quarantine for
+        any of `reasons` (none: for all)."""
         rows = self._all_gold(context)
         self._gold = self._held(context, rows)
-        queries = rows if self._config.tags_file else self._sources.queries(context)
-        self._sources.ask_again(context, queries.select("query_id", "text"), reasons)
+        self._sources.ask_again(context, rows.select("query_id", "text"), reasons)
 
     def tell(self, context: Context) -> None:
         """Print and write how well the tagger's answers match."""
         config = self._config
-        compared = context.stored("compared", self._compared(context))
-        rows = context.stored("by-query", by_query(compared, self._near(context, compared)))
+        compared = context.stored(COMPARED, self._compared(context))
+        rows = by_query(compared, self._near(context, compared))
         figures = self._figures(rows, self._gold.count())
         context.run.metrics |= _metrics(figures)
         sections = _sections(figures, config.similarity)
         write_report(context, "evaluate.path", config.name, config.path, figures, sections)
 
-    def _held_out(self) -> Column:
-        return held_out(F.col("query_id"), self._share, self._seed)
-
     def _all_gold(self, context: Context) -> DataFrame:
-        """The teacher's tags; of the lake, those of the queries that are held out."""
+        """The teacher's tags of all queries."""
         config, sources = self._config, self._sources
         if config.tags_file is not None:
             return gold.of_file(context, sources.labelled(config.tags_file))
-        return gold.of_lake(context, sources.teacher, sources.queries(context), self._held_out())
+        return gold.of_lake(context, sources.teacher, sources.queries(context))
 
     def _held(self, context: Context, rows: DataFrame) -> DataFrame:
         """`query_id`, `text` and `gold` (as tags are compared) of the queries that are held out.
         Raises RunError where there is none."""
-        rows = rows.where(self._held_out())
+        rows = rows.where(held_out(F.col("query_id"), self._share, self._seed))
         if self._config.tags == "normalised":
             rows = gold.normalised(rows, self._sources.names(context))
         tags = folded()("tags").alias("gold")
@@ -163,10 +162,8 @@ class TagsTask:
         tag = F.explode(F.array_union("predicted", "gold")).alias("tag")
         tags = compared.select(tag).distinct().orderBy("tag").toArrow()["tag"].combine_chunks()
         vectors = self._sources.vectors(context, tags) if len(tags) else np.zeros((0, 1))
-        folder = context.lake.work_uri(context.run.run_id, "compared-tags")
-        write_rows(context.lake, compared.select("query_id", "predicted", "gold"), folder)
         parts = Parts(context, "near-tags", FOUND)
-        chunks = read_chunks(folder, CHUNK_ROWS)
+        chunks = read_chunks(context.lake.work_uri(context.run.run_id, COMPARED), CHUNK_ROWS)
         for found in near_tags(chunks, tags, vectors, self._config.similarity):
             parts.add(found)
         return parts.frame()
@@ -178,7 +175,6 @@ class TagsTask:
             "teacher": self._sources.teacher,
             "tags": self._config.tags,
             **measures,
-            "in_quarantine": rows.where("failed").count(),
             "not_asked": held - measures["queries"],
             "examples": _examples(rows),
         }
