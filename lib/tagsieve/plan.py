@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tagsieve.console import Console, duration
 from tagsieve.embedding.cost import embed_cost
+from tagsieve.errors import UsageError
 from tagsieve.evaluating.config import (
     TRAINED_SHARE,
     EvaluateAnswersConfig,
@@ -171,16 +172,20 @@ def _evaluated(config: EvaluateConfig | None, rows: int) -> tuple[int, str, str]
             names = ", ".join(test_set.name for test_set in config.test_sets)
             count = len(questions["text"].unique())
             return count, "questions", f"{config.name} answers {names}"
-    told = f"{config.name} against {config.tags_file or 'the tags of tag'}, on queries held out"
-    known = rows if config.tags_file is None else _lines_of(config.tags_file)
+    file = config.tags_file
+    told = f"{config.name} against {file or 'the tags of tag'}, on queries held out"
+    known = rows if file is None else _lines_of("evaluate.tags_file", file)
     return round(known * (config.share or TRAINED_SHARE)), "queries", told
 
 
-def _lines_of(path: str) -> int:
+def _lines_of(setting: str, path: str) -> int:
     import fsspec
 
-    with fsspec.open(path, "rb", compression="infer") as lines:
-        return sum(1 for line in lines if line.strip())
+    try:
+        with fsspec.open(path, "rb", compression="infer") as lines:
+            return sum(1 for line in lines if line.strip())
+    except OSError as error:
+        raise UsageError(f"{setting}={path}: cannot be read: {error}") from error
 
 
 def _mixed(recipe: Recipe, rows: int) -> tuple[int, str, str]:

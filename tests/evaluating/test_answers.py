@@ -110,8 +110,8 @@ def test_each_question_is_asked_once_and_files_are_those_of_the_test_sets(
     assert lines_of(config, "first")[-2] == told("What is C?")
 
 
-def test_what_has_no_answer_lies_in_quarantine_and_a_replay_heals_it(
-    lake, endpoint, config_of, run, capsys
+def test_what_has_no_answer_lies_in_quarantine_and_is_asked_again_by_its_reason(
+    lake, endpoint, config_of, run
 ):
     endpoint.reply = lambda prompt: f"<think>hm</think>Answer to {prompt}"
     config = config_of()
@@ -141,15 +141,14 @@ def test_what_has_no_answer_lies_in_quarantine_and_a_replay_heals_it(
     assert errors["unparseable"].endswith("raise engine.decoding.max_tokens")
 
     endpoint.misbehave = lambda query, n: None
-    some = run(config, "r3", replay, ["unparseable"])
+    some = run(config, "r2", replay, ["unparseable"])
     assert (some.input, some.kept) == (1, 1)
     assert not old.exists()
-    rest = run(config, "r4", replay, [])
-    assert (rest.input, rest.kept) == (1, 1)
-    assert lines_of(config, "first")[0] == told("What is A?")
-    assert {row["resolved_by"] for row in rows_of(lake, "quarantine")} == {"r3", "r4"}
-    with pytest.raises(RunError, match=r"nothing of http-stub-chat-\w+ lies in quarantine"):
-        run(config, "r5", replay, [])
+    resolved = {row["reason"]: row["resolved_by"] for row in rows_of(lake, "quarantine")}
+    assert resolved == {"unparseable": "r2", "refused": None}
+    told_so = r"nothing of http-stub-chat-\w+ lies in quarantine for unparseable; 1 do for other"
+    with pytest.raises(RunError, match=told_so):
+        run(config, "r3", replay, ["unparseable"])
 
 
 def test_a_recipe_answers_replays_and_has_its_answers_judged(

@@ -255,5 +255,8 @@ def test_a_recipe_names_the_setting_of_the_tagger_that_is_measured(tmp_path):
     recipe = load_recipe(str(path))
     with pytest.raises(UsageError, match=r"evaluate.engine.path=gone.jsonl: no such file"):
         check_before(recipe, recipe.steps)
+    lost = {"evaluate": recipe.evaluate.model_copy(update={"tags_file": "gone"})}
+    with pytest.raises(UsageError, match=r"evaluate.tags_file=gone: cannot be read"):
+        plan(recipe.model_copy(update=lost), recipe.steps)
     with pytest.raises(UsageError, match=r"evaluate: missing"):
         check_before(recipe.model_copy(update={"evaluate": None}), ["evaluate"])

@@ -37,8 +37,9 @@ def of_file(context: Context, labelled: Iterable[tuple[str, list[str]]]) -> Data
             parts.add(pa.Table.from_pylist(waiting, schema=GOLD))
             waiting = []
     parts.add(pa.Table.from_pylist(waiting, schema=GOLD))
+    rows = parts.frame()  # starts Spark, without which there is no function of columns
     lists = F.flatten(F.collect_list("tags"))
-    return parts.frame().groupBy("query_id").agg(F.min("text").alias("text"), lists.alias("tags"))
+    return rows.groupBy("query_id").agg(F.min("text").alias("text"), lists.alias("tags"))
 
 
 def normalised(gold: DataFrame, names: DataFrame) -> DataFrame:
