@@ -37,6 +37,7 @@ _STEP_HELP = {
     "mix": "Mix pools in given proportions; studies of mixtures.",
     "export": "Write the selection, or the mixtures, as training files.",
     "train": "Train a model: on a selection, on tags, a scorer, on preferences.",
+    "evaluate": "Answer test sets with a model, or measure a tagger by its teacher.",
     "report": "Write the HTML report.",
 }
 
@@ -121,7 +122,7 @@ def _recipe_command(name: str, help_text: str, steps: tuple[StepName, ...] | Non
         from tagsieve.runner import run_steps, show_outcome
 
         console = Console()
-        by_ray = {"tag", "evolve", "embed", "judge", "train"}
+        by_ray = {"tag", "evolve", "embed", "judge", "train", "evaluate"}
         if "semantic" in loaded.normalize.steps:
             by_ray.add("normalize")
         if loaded.score.by_model:
@@ -156,7 +157,7 @@ def describe(recipe: str, overrides: tuple[str, ...]) -> None:
 @click.argument("overrides", nargs=-1, metavar="[key=value ...]")
 @click.option(
     "--step",
-    type=click.Choice(["tag", "evolve", "embed", "score", "judge"]),
+    type=click.Choice(["tag", "evolve", "embed", "score", "judge", "evaluate"]),
     default="tag",
     show_default=True,
     help="Whose quarantine.",

@@ -8,6 +8,11 @@ from dataclasses import dataclass
 
 from tagsieve.console import Console, duration
 from tagsieve.embedding.cost import embed_cost
+from tagsieve.errors import UsageError
+from tagsieve.evaluating.config import (
+    TRAINED_SHARE,
+    EvaluateAnswersConfig,
+)
 from tagsieve.evolving.config import EvolveConfig
 from tagsieve.ingest.config import Input
 from tagsieve.ingest.files import SourceFile, find_files
@@ -42,6 +47,7 @@ TYPICAL_RATES: dict[StepName, float] = {
     "mix": 14_000,
     "export": 3_000,
     "train": 1,
+    "evaluate": 10,
     "report": 0.25,
 }
 """Inputs per second on two cores, used until the lake has a run of its own to go by."""
@@ -96,6 +102,7 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
         "mix": _mixed(recipe, rows),
         "export": (_exported(recipe, rows), "rows", f"{formats} in {recipe.export.path}"),
         "train": _trained(recipe, rows),
+        "evaluate": _evaluated(recipe, rows),
         "report": (1, "file", recipe.report.path or f"{recipe.export.path}/report.html"),
     }  # fmt: skip
     planned = []
@@ -115,7 +122,7 @@ def plan(recipe: Recipe, steps: Sequence[StepName]) -> list[PlannedStep]:
         by_spark = len(recipe.score.relational) == len(recipe.score.scorers)
         if step == "score" and not by_spark and step not in earlier:
             seconds = None  # a model's time is known when it has run
-        if step in ("evolve", "judge", "train") and step not in earlier:
+        if step in ("evolve", "judge", "train", "evaluate") and step not in earlier:
             seconds = None
         planned.append(PlannedStep(step, count, unit, what, seconds))
     return planned
@@ -165,6 +172,35 @@ def _trained(recipe: Recipe, rows: int) -> tuple[int, str, str]:
     amount = f"{config.steps:,} steps" if config.steps else f"{config.epochs:g} epochs"
     told = f"{config.task} of {config.model}, {amount} by {config.workers} workers"
     return count, "rows", f"{told}: {config.path}/{config.name}"
+
+
+def _evaluated(recipe: Recipe, rows: int) -> tuple[int, str, str]:
+    """At most so many answers."""
+    config = recipe.evaluate
+    match config:
+        case None:
+            return 0, "questions", "no section evaluate in the recipe"
+        case EvaluateAnswersConfig():
+            questions = read_questions(config.test_sets, "evaluate")
+            names = ", ".join(test_set.name for test_set in config.test_sets)
+            count = len(questions["text"].unique())
+            return count, "questions", f"{config.name} answers {names}"
+    file = config.tags_file
+    told = f"{config.name} against {file or 'the tags of tag'}, on queries held out"
+    known = rows if file is None else _lines_of("evaluate.tags_file", file)
+    trained = getattr(recipe.train, "eval_share", TRAINED_SHARE)
+    share = trained if config.share is None else config.share
+    return round(known * share), "queries", told
+
+
+def _lines_of(setting: str, path: str) -> int:
+    import fsspec
+
+    try:
+        with fsspec.open(path, "rb", compression="infer") as lines:
+            return sum(1 for line in lines if line.strip())
+    except OSError as error:
+        raise UsageError(f"{setting}={path}: cannot be read: {error}") from error
 
 
 def _mixed(recipe: Recipe, rows: int) -> tuple[int, str, str]:

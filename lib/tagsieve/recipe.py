@@ -13,6 +13,7 @@ from tagsieve.config import RecipeModel, apply_overrides, validate
 from tagsieve.embedding.config import EmbedConfig, SentenceEmbedConfig
 from tagsieve.engines.config import RayConfig, SparkConfig
 from tagsieve.errors import UsageError
+from tagsieve.evaluating.config import EvaluateConfig
 from tagsieve.evolving.config import EvolveConfig
 from tagsieve.ingest.config import IngestConfig, Input
 from tagsieve.judging.config import JudgeAnswersConfig, JudgeConfig, JudgePairsConfig
@@ -33,11 +34,11 @@ from tagsieve.training.config import DpoConfig, ScorerConfig, SftConfig, TrainCo
 
 StepName = Literal[
     "ingest", "tag", "normalize", "analyze", "cluster", "evolve", "embed", "screen", "score",
-    "judge", "select", "mix", "export", "train", "report",
+    "judge", "select", "mix", "export", "train", "evaluate", "report",
 ]  # fmt: skip
 STEPS: tuple[StepName, ...] = (
     "ingest", "tag", "normalize", "analyze", "cluster", "evolve", "embed", "screen", "score",
-    "judge", "select", "mix", "export", "train", "report",
+    "judge", "select", "mix", "export", "train", "evaluate", "report",
 )  # fmt: skip
 DEFAULT_STEPS: tuple[StepName, ...] = (
     "ingest", "tag", "normalize", "analyze", "select", "export", "report",
@@ -79,6 +80,9 @@ class Recipe(RecipeModel):
     export: ExportConfig = Field(default_factory=ExportConfig)
     train: TrainConfig | None = Field(
         None, description="What the step train does; needed by it alone."
+    )
+    evaluate: EvaluateConfig | None = Field(
+        None, description="What the step evaluate does; needed by it alone."
     )
     report: ReportConfig = Field(default_factory=ReportConfig)
     spark: SparkConfig = Field(default_factory=SparkConfig)

@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from tagsieve.console import Console, duration
 from tagsieve.engines.context import Context, Engines
 from tagsieve.errors import RunError, UsageError
+from tagsieve.evaluating.config import EvaluateTagsConfig
 from tagsieve.ingest.files import find_files
 from tagsieve.judging.config import JudgeAnswersConfig, JudgePairsConfig, JudgeTagsConfig
 from tagsieve.lake import Lake
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from tagsieve.engines.vectors import Array
+    from tagsieve.evaluating import TagSources
+    from tagsieve.evaluating.step import Task as EvaluateTask
     from tagsieve.judging.step import Task
     from tagsieve.screening import QuestionEncoder
     from tagsieve.selection import Compared
@@ -113,15 +116,15 @@ def _judge_task(context: Context, recipe: Recipe) -> Task:
         screening = _screening(context, recipe)
         pairs = PairSources(_clustering(context, recipe), recipe.targets, screening)
     if isinstance(config, JudgeTagsConfig):
-        tags = TagSources(_version(context, recipe), partial(_vectors_of_tags, recipe))
+        tags = TagSources(_version(context, recipe), partial(_vectors_of_tags, recipe, "judge"))
     return task_of(config, pairs, tags)
 
 
-def _vectors_of_tags(recipe: Recipe, context: Context, tags: pa.Array) -> Array:
+def _vectors_of_tags(recipe: Recipe, step: StepName, context: Context, tags: pa.Array) -> Array:
     from tagsieve.ontology import tag_vectors
 
     semantic, engines = recipe.normalize.semantic, context.engines
-    return tag_vectors(context.lake, tags, semantic, engines, context.console, "judge")
+    return tag_vectors(context.lake, tags, semantic, engines, context.console, step)
 
 
 def _clustering(context: Context, recipe: Recipe) -> str:
@@ -259,10 +262,65 @@ def _training_source(recipe: Recipe, config: TrainConfig) -> Source:
 
 
 def _tag_names(recipe: Recipe, context: Context) -> DataFrame:
-    """`raw_tag` and `tag` of the recipe's ontology version, as it is now."""
-    from tagsieve.ontology import current_names
+    """The names of raw tags in the recipe's ontology version."""
+    from tagsieve.ontology import names_of
 
-    return current_names(context, _version(context, recipe))
+    return names_of(context, _version(context, recipe))
+
+
+def _evaluate(context: Context, recipe: Recipe) -> None:
+    from tagsieve.evaluating import evaluate
+
+    evaluate(context, _evaluate_task(recipe))
+
+
+def _evaluate_task(recipe: Recipe) -> EvaluateTask:
+    from tagsieve.evaluating import task_of
+
+    config = recipe.evaluate
+    tags = _measured(recipe, config) if isinstance(config, EvaluateTagsConfig) else None
+    return task_of(config, tags)
+
+
+def _measured(recipe: Recipe, config: EvaluateTagsConfig) -> TagSources:
+    """What the other steps know and do, for measuring a tagger."""
+    from tagsieve import tagging
+    from tagsieve.evaluating import TagSources
+
+    engine, setting = config.engine, "evaluate.engine"
+    trained: dict[str, Any] = {}
+    if isinstance(recipe.train, InstaggerConfig):
+        trained = {"share": recipe.train.eval_share, "seed": recipe.train.seed}
+
+    def ask(context: Context, queries: DataFrame) -> None:
+        tagging.tag_queries(context, engine, queries, setting)
+
+    def ask_again(context: Context, queries: DataFrame, reasons: Sequence[str]) -> None:
+        tagging.replay_queries(context, engine, queries, reasons, setting)
+
+    return TagSources(
+        teacher=config.tags_file or tagging.tagger_fingerprint(recipe.tag),
+        tagger=tagging.tagger_fingerprint(engine),
+        ask=ask,
+        ask_again=ask_again,
+        names=partial(_tag_names, recipe),
+        vectors=partial(_vectors_of_tags, recipe, "evaluate"),
+        **trained,
+    )
+
+
+def _check_evaluate(recipe: Recipe) -> None:
+    """As `check_before`, of the step evaluate."""
+    _evaluate_task(recipe).check(recipe.ray)
+    config = recipe.evaluate
+    assert config is not None
+    if isinstance(config, EvaluateTagsConfig):
+        from tagsieve.ontology.semantic import encoder_folder
+        from tagsieve.tagging import check_tagger
+
+        check_tagger(config.engine, recipe.ray, "evaluate.engine")
+        encoder_folder(recipe.normalize.semantic)
+    _check_writable("evaluate.path", config.path)
 
 
 def _report(context: Context, recipe: Recipe) -> None:
@@ -328,6 +386,7 @@ STEP_FUNCTIONS: dict[StepName, StepFunction] = {
     "mix": _mix,
     "export": _export,
     "train": _train,
+    "evaluate": _evaluate,
     "report": _report,
 }
 
@@ -381,6 +440,8 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
         from tagsieve.training import check_train
 
         _check_writable("train.path", check_train(recipe.train, recipe.ray).path)
+    if "evaluate" in steps:
+        _check_evaluate(recipe)
     _check_writable("lake", recipe.lake)
     if "export" in steps:
         _check_writable("export.path", recipe.export.path)
@@ -428,11 +489,11 @@ def run_replay(
     limit: int | None = None,
 ) -> str:
     """Try again what the recipe's tagger (`step` tag), generator and judge (evolve), encoder
-    (embed), scorers (score) or judges (judge) have in quarantine, for any of `reasons` (none: for
-    all), as a run of its own; gives its id."""
+    (embed), scorers (score), judges (judge) or evaluated model (evaluate) have in quarantine, for
+    any of `reasons` (none: for all), as a run of its own; gives its id."""
 
     def again(context: Context, recipe: Recipe) -> None:
-        from tagsieve import embedding, evolving, judging, scoring, tagging
+        from tagsieve import embedding, evaluating, evolving, judging, scoring, tagging
 
         if step == "evolve":
             config = evolving.check_evolve(recipe.evolve, recipe.ray)
@@ -443,6 +504,8 @@ def run_replay(
             scoring.replay(context, recipe.score, reasons)
         elif step == "judge":
             judging.replay(context, _judge_task(context, recipe), reasons)
+        elif step == "evaluate":
+            evaluating.replay(context, _evaluate_task(recipe), reasons)
         else:
             tagging.replay(context, recipe.tag, reasons)
 

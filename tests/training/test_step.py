@@ -75,12 +75,13 @@ def test_nothing_to_train_on(lake, add_selection, make_config, run):
     with pytest.raises(RunError, match=r"selection none has no row; run the step select with"):
         run(make_config(), sources.conversations("none", mixed=False))
     toys = sources.conversations("toys", mixed=False)
+    small = {"template": "vicuna", "max_tokens": 16}
     with pytest.raises(
         RunError, match=r"max_tokens=16: 3 of 3 rows .* than 16 tokens, the longest"
     ):
-        run(make_config(max_tokens=16, overlong="leave_out"), toys)
+        run(make_config(**small, overlong="leave_out"), toys)
     with pytest.raises(RunError, match=r"train\.overlong=refuse: 3 of 3 rows"):
-        run(make_config(max_tokens=16, overlong="refuse"), toys)
+        run(make_config(**small, overlong="refuse"), toys)
     with pytest.raises(RunError, match="no row to train on: 3 held_out"):
         run(make_config(eval_share=0.999999), toys)
     assert rows_of(lake, "models") == []

@@ -15,7 +15,6 @@ from tagsieve.engines.context import Context
 from tagsieve.judging.asking import Asker
 from tagsieve.judging.charts import outcome_bars
 from tagsieve.judging.config import JudgeAnswersConfig
-from tagsieve.judging.report import Section, write_report
 from tagsieve.judging.winning import (
     Array,
     Tally,
@@ -28,6 +27,7 @@ from tagsieve.judging.winning import (
     position_bias,
 )
 from tagsieve.judging.work import Wanted, answer_id, judgement_id, scores_of, wanted_in_memory
+from tagsieve.page_sections import Section, write_report
 from tagsieve.test_sets.reading import read_answers
 
 ALL = "all"
@@ -76,7 +76,8 @@ class AnswersTask:
         """Print and write the scores, by test set and over all."""
         figures = self.figures(context)
         config = self._config
-        write_report(context, config.name, config.path, figures, _sections(figures))
+        sections = _sections(figures)
+        write_report(context, "judge.path", config.name, config.path, figures, sections)
 
     def figures(self, context: Context) -> dict[str, Any]:
         """All figures, as plain values."""

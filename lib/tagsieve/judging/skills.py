@@ -12,8 +12,8 @@ from tagsieve.errors import UsageError
 from tagsieve.judging.asking import Asker
 from tagsieve.judging.charts import radar
 from tagsieve.judging.config import JudgeSkillsConfig
-from tagsieve.judging.report import Section, write_report
 from tagsieve.judging.work import Wanted, answer_id, judgement_id, scores_of, wanted_in_memory
+from tagsieve.page_sections import Section, write_report
 from tagsieve.test_sets.reading import read_answers
 
 
@@ -55,7 +55,8 @@ class SkillsTask:
         """Print and write the mean score of each model by skill."""
         figures = self._figures(context)
         config = self._config
-        write_report(context, config.name, config.path, figures, _sections(figures))
+        sections = _sections(figures)
+        write_report(context, "judge.path", config.name, config.path, figures, sections)
 
     def _questions(self) -> Iterator[dict[str, Any]]:
         for row in self._asked:

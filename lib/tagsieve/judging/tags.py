@@ -13,9 +13,9 @@ from tagsieve.engines.context import Context
 from tagsieve.judging.asking import Asker
 from tagsieve.judging.cases import Case, CaseKind, TagVectors, all_right, draw_cases, fields_of
 from tagsieve.judging.config import JudgeTagsConfig
-from tagsieve.judging.report import Section, write_report
 from tagsieve.judging.sheets import majority, read_sheet, write_sheet
 from tagsieve.judging.work import Wanted, judgement_id, scores_of, wanted_in_memory
+from tagsieve.page_sections import Section, write_report
 
 KINDS: tuple[CaseKind, ...] = ("precision", "consistency")
 
@@ -72,7 +72,8 @@ class TagsTask:
         config = self._config
         people = self._people(context)
         figures = self._figures(context, people)
-        write_report(context, config.name, config.path, figures, _sections(figures))
+        sections = _sections(figures)
+        write_report(context, "judge.path", config.name, config.path, figures, sections)
 
     def _people(self, context: Context) -> list[dict[str, bool]]:
         """What people said, of those who have filled in anything."""

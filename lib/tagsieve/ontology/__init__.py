@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tagsieve.ontology.clustering import cluster, clustering_name
     from tagsieve.ontology.semantic import tag_vectors
     from tagsieve.ontology.step import analyze, find_version, normalize
-    from tagsieve.ontology.updating import current_names
+    from tagsieve.ontology.updating import names_of
 
 __all__ = [
     "AnalyzeConfig",
@@ -21,8 +21,8 @@ __all__ = [
     "analyze",
     "cluster",
     "clustering_name",
-    "current_names",
     "find_version",
+    "names_of",
     "normalize",
     "tag_vectors",
 ]
@@ -32,8 +32,8 @@ __getattr__ = lazy(
         "analyze": "tagsieve.ontology.step",
         "cluster": "tagsieve.ontology.clustering",
         "clustering_name": "tagsieve.ontology.clustering",
-        "current_names": "tagsieve.ontology.updating",
         "find_version": "tagsieve.ontology.step",
+        "names_of": "tagsieve.ontology.updating",
         "normalize": "tagsieve.ontology.step",
         "tag_vectors": "tagsieve.ontology.semantic",
     }

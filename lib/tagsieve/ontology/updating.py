@@ -76,10 +76,12 @@ def current(rows: DataFrame) -> DataFrame:
     )
 
 
-def current_names(context: Context, version: str) -> DataFrame:
-    """`raw_tag` and `tag` (null where it is dropped) of a version as it is now."""
+def names_of(context: Context, version: str) -> DataFrame:
+    """`raw_tag` and `tag` of each raw tag that has one in a version."""
     rows = context.pinned("ontology").where(F.col("version") == version)
-    return current(rows).select("raw_tag", "tag")
+    update = F.coalesce("update", F.lit(0))  # none in rows of an earlier tagsieve
+    names = current(rows.withColumn("update", update)).select("raw_tag", "tag")
+    return names.where(F.col("tag").isNotNull())
 
 
 class Update:

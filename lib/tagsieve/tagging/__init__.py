@@ -14,8 +14,8 @@ from tagsieve.tagging.config import (
 )
 
 if TYPE_CHECKING:
-    from tagsieve.tagging.replaying import replay
-    from tagsieve.tagging.step import tag
+    from tagsieve.tagging.replaying import replay, replay_queries
+    from tagsieve.tagging.step import tag, tag_queries
     from tagsieve.tagging.taggers import check_tagger, tagger_fingerprint
 
 __all__ = [
@@ -26,7 +26,9 @@ __all__ = [
     "VllmTaggerConfig",
     "check_tagger",
     "replay",
+    "replay_queries",
     "tag",
+    "tag_queries",
     "tagger_fingerprint",
 ]
 
@@ -35,7 +37,9 @@ __getattr__ = lazy(
     {
         "check_tagger": "tagsieve.tagging.taggers",
         "replay": "tagsieve.tagging.replaying",
+        "replay_queries": "tagsieve.tagging.replaying",
         "tag": "tagsieve.tagging.step",
+        "tag_queries": "tagsieve.tagging.step",
         "tagger_fingerprint": "tagsieve.tagging.taggers",
     }
 )

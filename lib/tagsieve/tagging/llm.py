@@ -62,14 +62,15 @@ class LlmTagger:
     """A Ray actor. Reads `query_id`, `text`; gives the rows of `raw_tags` and `failure`.
 
     Chunks are answered side by side, so the engine's batch stays full while one of them ends. A
-    query that was not asked, because the budget is spent, has no row.
+    query that was not asked, because the budget is spent, has no row. `setting`: what the config is
+    in the recipe, for messages.
     """
 
-    def __init__(self, config: LlmConfig, tagger: str, run_id: str) -> None:
+    def __init__(self, config: LlmConfig, tagger: str, run_id: str, setting: str = "tag") -> None:
         self._config, self._tagger, self._run_id = config, tagger, run_id
         cut = "query" if config.overlong == "truncate" else None
         template, schema = prompt_of(config), answer_schema(config)
-        self._engine = llm_engine(config, template, schema, cut, "tag")
+        self._engine = llm_engine(config, template, schema, cut, setting)
 
     async def start(self, counted: Counts) -> None:
         """Load the model, or open the client."""

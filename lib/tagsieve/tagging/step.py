@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from pyspark.sql import DataFrame
+
 from tagsieve.engines.context import Context
 from tagsieve.engines.pending import OVER_BUDGET
 from tagsieve.engines.turns import distinct_queries
 from tagsieve.lease import lease
 from tagsieve.tagging.cascade import tag_cascade
-from tagsieve.tagging.config import CascadeConfig, TagConfig
+from tagsieve.tagging.config import CascadeConfig, SingleTaggerConfig, TagConfig
 from tagsieve.tagging.taggers import tagger_fingerprint
 from tagsieve.tagging.work import (
     count_queries,
@@ -36,14 +40,41 @@ def tag(context: Context, config: TagConfig) -> None:
         if isinstance(config, CascadeConfig):
             tag_cascade(context, config, tagger)
         else:
-            writer = writer_of(context.lake, tagger)
-            pending = unanswered(context, distinct_queries(context.pinned("samples")), tagger)
-
-            def count_known(count: int) -> None:
-                run.known = 0 if context.limit is not None else count_queries(context) - count
-                run.input = run.known + count
-
-            tag_pending(context, config, tagger, writer, pending, run, context.limit, count_known)
+            queries = distinct_queries(context.pinned("samples"))
+            _tag_lacking(context, config, tagger, queries, lambda: count_queries(context))
     if run.rejected[OVER_BUDGET]:
         run.fingerprint = None  # not done: the next run goes on
     run.wrote("raw_tags", "quarantine")
+
+
+def tag_queries(
+    context: Context, config: SingleTaggerConfig, queries: DataFrame, setting: str
+) -> None:
+    """As `tag`, of `queries` (`query_id`, `text`, each once) alone, for a step of its own ledger.
+
+    `setting`: what the config is in the recipe, for messages.
+    """
+    tagger = tagger_fingerprint(config)
+    with lease(context.lake, f"tag-{tagger}", context.run.run_id):
+        _tag_lacking(context, config, tagger, queries, queries.count, setting)
+
+
+def _tag_lacking(
+    context: Context,
+    config: SingleTaggerConfig,
+    tagger: str,
+    queries: DataFrame,
+    total: Callable[[], int],
+    setting: str = "tag",
+) -> None:
+    """Tag those of the `total` queries that have no row of the tagger and do not lie in quarantine;
+    sets the run's input and known."""
+    run = context.run
+    writer = writer_of(context.lake, tagger)
+    pending = unanswered(context, queries, tagger)
+
+    def count_known(count: int) -> None:
+        run.known = 0 if context.limit is not None else total() - count
+        run.input = run.known + count
+
+    tag_pending(context, config, tagger, writer, pending, run, context.limit, count_known, setting)

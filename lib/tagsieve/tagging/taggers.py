@@ -37,20 +37,26 @@ def tagger_fingerprint(config: TagConfig) -> str:
     return llm_fingerprint(config)
 
 
-def check_tagger(config: TagConfig, ray_config: RayConfig) -> None:
-    """Refuse what an embedded Ray can be seen to lack. Raises UsageError."""
-    single = config.llm if isinstance(config, CascadeConfig) else config
-    if not isinstance(single, MemoryTaggerConfig):
-        check_llm(single, ray_config, "tag.llm" if isinstance(config, CascadeConfig) else "tag")
+def check_tagger(config: TagConfig, ray_config: RayConfig, setting: str = "tag") -> None:
+    """Refuse what an embedded Ray can be seen to lack. Raises UsageError, naming the setting."""
+    if isinstance(config, CascadeConfig):
+        check_llm(config.llm, ray_config, f"{setting}.llm")
+    elif not isinstance(config, MemoryTaggerConfig):
+        check_llm(config, ray_config, setting)
 
 
 def actors_of(
-    config: SingleTaggerConfig, tagger: str, run_id: str, ray_config: RayConfig
+    config: SingleTaggerConfig,
+    tagger: str,
+    run_id: str,
+    ray_config: RayConfig,
+    setting: str = "tag",
 ) -> ActorSpec:
-    """The actors of a tagger."""
+    """The actors of a tagger. `setting`: what the config is in the recipe, for messages."""
     arguments: dict[str, Any] = {"config": config, "tagger": tagger, "run_id": run_id}
     killed = partial(killed_by, tagger, run_id)
     if not isinstance(config, MemoryTaggerConfig):
+        arguments["setting"] = setting
         return llm_actors(config, LlmTagger, arguments, killed, "tag", ray_config)
     threads = config.cpus_per_replica or share_of_cores(ray_config, config.replicas)
     chunk, chunks = chunks_of(config.commit_rows, MEMORY_CHUNK_ROWS, 2 * MEMORY_CHUNK_ROWS)

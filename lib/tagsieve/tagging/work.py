@@ -55,12 +55,14 @@ def tag_pending(
     run: StepRun,
     limit: int | None = None,
     meanwhile: Callable[[int], None] | None = None,
+    setting: str = "tag",
 ) -> int:
     """Have the `pending` queries (`query_id`, `text`; at most `limit`) answered, and commit the
     answers; gives how many there were.
 
     Counts in `run` what was kept, quarantined or left for the budget, and what the engine counted.
-    `meanwhile` is called with the number of queries while the models load.
+    `meanwhile` is called with the number of queries while the models load. `setting`: what the
+    config is in the recipe, for messages.
     """
     if limit is not None:
         pending = pending.orderBy("query_id").limit(limit)
@@ -74,7 +76,7 @@ def tag_pending(
     try:
         return do_pending(
             replace(context, run=run),
-            actors_of(config, tagger, run.run_id, context.engines.ray_config),
+            actors_of(config, tagger, run.run_id, context.engines.ray_config, setting),
             config,
             writer,
             pending.select("query_id", "text"),

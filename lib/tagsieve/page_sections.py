@@ -1,5 +1,5 @@
-"""What a task tells: tables in the terminal, the same with figures as an HTML page, all of it as
-JSON."""
+"""What a step tells in sections: tables in the terminal, the same with figures as an HTML page, all
+of it as JSON."""
 
 from __future__ import annotations
 
@@ -17,23 +17,30 @@ from tagsieve.page import write_json, write_page
 
 @dataclass(frozen=True)
 class Section:
-    """A table with a title, what it means, and a figure (SVG) for the page."""
+    """A table with a title, what it means, and a figure (SVG) for the page; `page_only`: it is not
+    printed."""
 
     title: str
     told: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
     figure: str | None = None
+    page_only: bool = False
 
 
 def write_report(
-    context: Context, name: str, folder: str, figures: Mapping[str, Any], sections: list[Section]
+    context: Context,
+    setting: str,
+    name: str,
+    folder: str,
+    figures: Mapping[str, Any],
+    sections: list[Section],
 ) -> None:
-    """Print the sections, and write the page NAME.html and NAME.json into a folder. Raises RunError
-    where they cannot be written."""
+    """Print the sections, and write the page NAME.html and NAME.json into a folder. Raises
+    RunError, naming the setting of the folder, where they cannot be written."""
     files, place = fsspec.core.url_to_fs(folder)
     path = f"{place.rstrip('/')}/{name}"
-    write_json("judge.path", files, f"{path}.json", _plain(figures))
+    write_json(setting, files, f"{path}.json", _plain(figures))
     shown = [
         {
             "title": section.title,
@@ -47,10 +54,11 @@ def write_report(
         for section in sections
     ]
     facts = {"name": name, "sections": shown}
-    write_page(
-        "judge.path", files, f"{path}.html", "judging/judge.html.j2", facts, context.lake.root
-    )
+    template = "page_sections.html.j2"
+    write_page(setting, files, f"{path}.html", template, facts, context.lake.root)
     for section in sections:
+        if section.page_only:
+            continue
         context.console.table(section.title, section.columns, section.rows)
         if section.told:
             context.console.line(section.told)
