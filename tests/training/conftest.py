@@ -6,15 +6,9 @@ from pydantic import TypeAdapter
 from handmade import put, sample
 from tagsieve.training import TrainConfig, train
 from tiny_llama import make_tiny_llama
+from toys import WORDS, turns_of
 
 _ADAPTER = TypeAdapter(TrainConfig)
-WORDS = ("sea", "list", "sort", "poem", "time", "good", "user", "facts")
-
-
-def turns_of(number):
-    """A question and the one answer to it."""
-    word = WORDS[number % len(WORDS)]
-    return [("user", f"say {word}"), ("assistant", f"{word} {word}")]
 
 
 @pytest.fixture(scope="session")

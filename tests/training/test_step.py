@@ -9,8 +9,17 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from handmade import put, rows_of
+from stub_judge import engine, shown
+from tagsieve import evaluating, judging
+from tagsieve.config import validate
 from tagsieve.errors import RunError
+from tagsieve.evaluating import evaluate
+from tagsieve.evaluating.config import EvaluateAnswersConfig
+from tagsieve.judging import judge
+from tagsieve.judging.config import JudgeAnswersConfig
 from tagsieve.training import sources
+from tiny_llama import FAST
+from toys import WORDS
 
 
 def losses(folder, name="loss"):
@@ -30,8 +39,16 @@ def answer(folder, question):
     return tokenizer.decode(found[0, len(asked) :])
 
 
+def grade(text):
+    """A judge that knows what the toys are to say."""
+    first, *rest = text.split()
+    return 10 if first in WORDS and rest == [first] else 1
+
+
 @pytest.mark.slow
-def test_fine_tuning_on_two_workers(lake, add_selection, make_config, run, tmp_path):
+def test_fine_tuning_on_two_workers_and_judged_answers(
+    lake, add_selection, make_config, make_context, run, endpoint, tmp_path
+):
     long = [("user", "say"), ("assistant", "sea " * 300)]
     add_selection(64, extra=[("f" * 32, long, {}), ("e" * 32, [("user", "say")], {})])
     config = make_config(
@@ -62,6 +79,30 @@ def test_fine_tuning_on_two_workers(lake, add_selection, make_config, run, tmp_p
     assert {(r["sample_id"], r["reason"]) for r in rows_of(lake, "rejects")} == {
         ("f" * 32, "overlong"), ("e" * 32, "no_answer")
     }  # fmt: skip
+    # It answers a test set in vLLM, and a judge compares it with another model.
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text("\n".join(json.dumps({"q": f"say {word}"}) for word in WORDS))
+    test_sets = [{"name": "toys", "path": str(questions), "field": "q"}]
+    served = {"kind": "vllm", "model": str(folder), "dtype": "float32", "engine_args": FAST,
+              "decoding": {"max_tokens": 12}}  # fmt: skip
+    asked = {"name": "toy", "path": str(tmp_path / "answers"), "test_sets": test_sets}
+    task = evaluating.task_of(validate(EvaluateAnswersConfig, asked | {"engine": served}, "e"))
+    evaluate(make_context("evaluate"), task)
+    nothing = [json.dumps({"output": "nothing"})] * len(WORDS)
+    (tmp_path / "none.jsonl").write_text("\n".join(nothing))
+    endpoint.reply = lambda prompt: json.dumps(
+        {"feedback": "", **dict(zip(("first", "second"), map(grade, shown(prompt)), strict=True))}
+    )
+    compared = {
+        "name": "toy", "path": str(tmp_path / "judged"), "test_sets": test_sets,
+        "answers": {"toy": {"path": str(tmp_path / "answers/toy/{test_set}.jsonl")},
+                    "base": {"path": str(tmp_path / "none.jsonl")}},
+        "judges": {"stub": {"engine": engine(endpoint)}},
+    }  # fmt: skip
+    judge(make_context("judge"), judging.task_of(validate(JudgeAnswersConfig, compared, "j")))
+    (result,) = json.loads((tmp_path / "judged" / "toy.json").read_text())["results"]
+    assert result["judged"] == len(WORDS)
+    assert result["both_pass"]["score"] == 2.0  # right about every word, in both orders
     # Where it runs is no other training; neither is a selection of another name beside it.
     put(lake, "selections", [{"selection": "other", "pool": "p", "sample_id": "0", "rank": 0,
                               "run_id": "by hand"}])  # fmt: skip

@@ -1,0 +1,9 @@
+"""Conversations that a tiny model can learn."""
+
+WORDS = ("sea", "list", "sort", "poem", "time", "good", "user", "facts")
+
+
+def turns_of(number):
+    """A question and the one answer to it."""
+    word = WORDS[number % len(WORDS)]
+    return [("user", f"say {word}"), ("assistant", f"{word} {word}")]
