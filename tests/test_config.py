@@ -75,7 +75,7 @@ def test_recipe_unknown_key_is_named_with_the_closest_one(change, said):
         ({"ingest": {"empty_response": "drop"}}, "ingest.empty_response", '"drop"', "'reject'"),
         ({"ingest": {"languages": "en"}}, "ingest.languages", '"en"', "valid tuple"),
         ({"inputs": [{"path": "a", "pool": "a/b"}]}, "inputs.0.pool", '"a/b"', "pattern"),
-        ({"steps": ["ingest", "fly"]}, "steps.1", '"train"', "'ingest'"),
+        ({"steps": ["ingest", "fly"]}, "steps.1", '"fly"', "'ingest'"),
         ({"steps": []}, "steps", "[]", "at least 1"),
         ({"lake": 7}, "lake", "7", "valid string"),
     ],
