@@ -30,6 +30,7 @@ from tagsieve.reporting.html import latest_steps
 from tagsieve.screening.config import ScreenConfig
 from tagsieve.tagging.cost import tag_cost
 from tagsieve.test_sets.reading import read_questions
+from tagsieve.training.config import InstaggerConfig, SftConfig
 
 _SAMPLE_BYTES = 1 << 20
 
@@ -168,7 +169,9 @@ def _trained(recipe: Recipe, rows: int) -> tuple[int, str, str]:
     config = recipe.train
     if config is None:
         return 0, "rows", "no section train in the recipe"
-    count = _exported(recipe, rows) if config.task == "sft" else rows
+    count = _exported(recipe, rows) if isinstance(config, SftConfig) else rows
+    if isinstance(config, InstaggerConfig) and config.tags_file is not None:
+        count = _lines_of("train.tags_file", config.tags_file)
     amount = f"{config.steps:,} steps" if config.steps else f"{config.epochs:g} epochs"
     told = f"{config.task} of {config.model}, {amount} by {config.workers} workers"
     return count, "rows", f"{told}: {config.path}/{config.name}"

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from tagsieve.console import Console, duration
 from tagsieve.engines.context import Context, Engines
 from tagsieve.errors import RunError, UsageError
-from tagsieve.evaluating.config import EvaluateTagsConfig
+from tagsieve.evaluating.config import EvaluateConfig, EvaluateTagsConfig
 from tagsieve.ingest.files import find_files
 from tagsieve.judging.config import JudgeAnswersConfig, JudgePairsConfig, JudgeTagsConfig
 from tagsieve.lake import Lake
@@ -309,18 +309,29 @@ def _measured(recipe: Recipe, config: EvaluateTagsConfig) -> TagSources:
     )
 
 
-def _check_evaluate(recipe: Recipe) -> None:
-    """As `check_before`, of the step evaluate."""
-    _evaluate_task(recipe).check(recipe.ray)
+def _check_evaluate(recipe: Recipe, steps: Sequence[StepName]) -> None:
+    """As `check_before`, of the step evaluate; of a model that the step train makes before it, only
+    what can be seen without it."""
     config = recipe.evaluate
-    assert config is not None
+    if config is not None:
+        _check_writable("evaluate.path", config.path)
+        if "train" in steps and _is_trained(recipe, config):
+            return
+    _evaluate_task(recipe).check(recipe.ray)
     if isinstance(config, EvaluateTagsConfig):
         from tagsieve.ontology.semantic import encoder_folder
         from tagsieve.tagging import check_tagger
 
         check_tagger(config.engine, recipe.ray, "evaluate.engine")
         encoder_folder(recipe.normalize.semantic)
-    _check_writable("evaluate.path", config.path)
+
+
+def _is_trained(recipe: Recipe, config: EvaluateConfig) -> bool:
+    """Whether what is evaluated is what the recipe trains."""
+    model, made = getattr(config.engine, "model", None), recipe.train
+    if model is None or made is None:
+        return False
+    return Path(model).absolute() == Path(made.path, made.name).absolute()
 
 
 def _report(context: Context, recipe: Recipe) -> None:
@@ -441,7 +452,7 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
 
         _check_writable("train.path", check_train(recipe.train, recipe.ray).path)
     if "evaluate" in steps:
-        _check_evaluate(recipe)
+        _check_evaluate(recipe, steps)
     _check_writable("lake", recipe.lake)
     if "export" in steps:
         _check_writable("export.path", recipe.export.path)

@@ -71,6 +71,12 @@ def tokenizer_digest(folder: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def forget_models() -> None:
+    """Look anew at all model folders: one was written."""
+    for known in (model_folder, model_digest, tokenizer_digest):
+        known.cache_clear()
+
+
 def _file_digest(file: Path) -> bytes:
     state = file.stat()
     if state.st_size < _LARGE:

@@ -82,7 +82,8 @@ def _check_machine(config: TrainConfig) -> None:
 
 def load_base(config: TrainConfig) -> Base:
     """The base model of a training. Raises UsageError where the task cannot be trained on it."""
-    folder = model_folder(config.model, config.revision)
+    # Workers have another working directory.
+    folder = str(Path(model_folder(config.model, config.revision)).absolute())
     model_config = _model_config(folder, config.model)
     _check_weights(folder, config.model, model_config)
     longest = getattr(model_config.get_text_config(), "max_position_embeddings", None)

@@ -107,7 +107,7 @@ class _Report(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
 def train_worker(given: dict[str, Job]) -> dict[str, Any]:
     """Do the `job`, from the newest checkpoint if there is one; gives `steps` and the `history` of
-    figures."""
+    figures, or the `error` of some worker that could not begin."""
     import datasets
     import ray.train
     import torch
@@ -121,10 +121,29 @@ def train_worker(given: dict[str, Job]) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         if job.events is not None:
             os.environ["TENSORBOARD_LOGGING_DIR"] = job.events
-        trainer = _trainer(job, folder)
+        trainer, error = None, None
+        try:
+            trainer = _trainer(job, folder)
+        except (ImportError, OSError, RuntimeError, TypeError, ValueError) as failure:
+            error = f"{type(failure).__name__}: {failure}"
+        # Raised, it would be tried again and again, as a worker that was lost.
+        error = _first_error(error)
+        if error is not None or trainer is None:
+            return {"error": error}
         with _newest_checkpoint(ray.train.get_checkpoint()) as checkpoint:
             trainer.train(resume_from_checkpoint=checkpoint)
     return {"steps": trainer.state.global_step, "history": trainer.state.log_history}
+
+
+def _first_error(error: str | None) -> str | None:
+    """The first error of any worker, None where all can begin."""
+    from torch import distributed
+
+    every = [error]
+    if distributed.is_initialized():
+        every = [None] * distributed.get_world_size()
+        distributed.all_gather_object(every, error)
+    return next((each for each in every if each is not None), None)
 
 
 @contextmanager

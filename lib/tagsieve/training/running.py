@@ -74,7 +74,7 @@ def run_training(
     `storage`, and show how far it is.
 
     Lost workers are replaced and go on from the newest checkpoint. Raises RunError with the
-    worker's own words when it failed more often than `train.restarts`.
+    worker's own words when one cannot begin, or failed more often than `train.restarts`.
     """
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -112,6 +112,8 @@ def run_training(
     finally:
         thread.shutdown(wait=False)
     outcome = result.return_value
+    if "error" in outcome:
+        raise RunError(f"train: a worker cannot begin: {outcome['error']}")
     checkpoint = result.checkpoint
     if job.held_out:
         checkpoint = result.get_best_checkpoint("eval_loss", "min")

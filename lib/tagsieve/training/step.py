@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
 from tagsieve.engines.held_out import held_out
+from tagsieve.engines.models import forget_models
 from tagsieve.engines.ray import cores, is_embedded
 from tagsieve.errors import RunError
 from tagsieve.lake import rows_table
@@ -75,6 +76,7 @@ def train(context: Context, config: TrainConfig, source: Source, recipe: str) ->
                 _write_rows(context, encoded, side, counts[side].count, f"{given}/{side}")
         trained, job = _trained(context, config, base, given, bool(aside.count), place, model_id)
         write_model(trained, job, place)
+        forget_models()
         run.kept = rows.count
         run.rejected.update({side: of.count for side, of in counts.items() if side != TRAIN})
         run.metrics |= _metrics(trained, rows, aside)
