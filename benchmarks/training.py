@@ -48,13 +48,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.child:
         which, folder, gpu = options.child
-        found = {"ours": ours, "plain": plain}[which](Path(folder), gpu == "gpu")
+        found = {"make": make, "ours": ours, "plain": plain}[which](Path(folder), gpu == "gpu")
         print(f"RESULT {json.dumps(found)}")
         return
     where = "gpu" if options.gpu else "cpu"
     shape = GPU if options.gpu else CPU
     with tempfile.TemporaryDirectory(prefix="training-") as folder:
-        make(Path(folder), shape)
+        common.child(__file__, "--child", "make", folder, where)
         pairs = []
         for _ in range(PAIRS):
             pair = [common.child(__file__, "--child", which, folder, where)
@@ -77,7 +77,7 @@ def main() -> None:
     common.write(f"training_{where}", figures | {"readme": [[f"{what}, on {where.upper()}", told]]})
 
 
-def make(folder: Path, shape: dict[str, int]) -> None:
+def make(folder: Path, gpu: bool) -> dict[str, Any]:
     """The model and the rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -85,6 +85,7 @@ def make(folder: Path, shape: dict[str, int]) -> None:
 
     from tiny_llama import make_tiny_llama
 
+    shape = GPU if gpu else CPU
     make_tiny_llama(folder / "words")
     AutoTokenizer.from_pretrained(folder / "words").save_pretrained(folder / "model")
     config = LlamaConfig(
@@ -105,6 +106,7 @@ def make(folder: Path, shape: dict[str, int]) -> None:
     (folder / "rows" / "train").mkdir(parents=True)
     table = pa.table({"input_ids": ids.tolist(), "labels": labels.tolist()})
     pq.write_table(table, folder / "rows" / "train" / "0.parquet")
+    return {}
 
 
 def ours(folder: Path, gpu: bool) -> dict[str, Any]:
