@@ -5,8 +5,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoTokenizer
+from transformers.trainer_callback import TrainerState
 
-from tagsieve.training.loop import Job, _trainer
+from tagsieve.training.loop import Job, _arguments, _ended, _trainer
 
 ROWS = [([5, 6, 7, 8], 2), ([9, 10, 11], 1), ([12, 13, 14, 15, 16, 17], 3), ([20, 21], 1)]
 """Token ids, and how many of them are not trained on."""
@@ -104,14 +105,23 @@ def test_an_adapter_leaves_the_model_as_it_is(job, make_config, tmp_path):
     assert trainer.args.neftune_noise_alpha == 0.1
 
 
+def test_a_training_that_had_ended_does_no_step_more(tmp_path):
+    assert _ended(None) is None
+    for step, ended in ((29, False), (30, True)):
+        TrainerState(global_step=step, max_steps=30, log_history=[{"step": step}]).save_to_json(
+            str(tmp_path / "trainer_state.json")
+        )
+        state = _ended(str(tmp_path))
+        assert (state is not None) == ended
+    assert (state.global_step, state.log_history) == (30, [{"step": 30}])
+
+
 def test_settings_reach_the_trainer(job, make_config, tmp_path):
     config = make_config(
         schedule="cosine", weight_decay=0.1, steps=7, seed=3, gradient_checkpointing=True,
         parallel="fsdp", parallel_args={"cpu_offload": True}, batch_size=24, micro_batch_size=2,
         workers=3,
     )  # fmt: skip
-    from tagsieve.training.loop import _arguments
-
     given = _arguments(job(config), str(tmp_path))
     assert given["fsdp_config"] == {"cpu_offload": True}
     assert given["gradient_accumulation_steps"] == 4

@@ -111,9 +111,11 @@ def train_worker(given: dict[str, Job]) -> dict[str, Any]:
     import datasets
     import ray.train
     import torch
+    from transformers import set_seed
     from transformers.utils import logging
 
     job = given["job"]
+    set_seed(job.config.seed)  # the trainer does it after an adapter was drawn
     logging.disable_progress_bar()
     datasets.disable_progress_bars()
     if not job.gpu:
@@ -131,8 +133,22 @@ def train_worker(given: dict[str, Job]) -> dict[str, Any]:
         if error is not None or trainer is None:
             return {"error": error}
         with _newest_checkpoint(ray.train.get_checkpoint()) as checkpoint:
-            trainer.train(resume_from_checkpoint=checkpoint)
-    return {"steps": trainer.state.global_step, "history": trainer.state.log_history}
+            state = _ended(checkpoint)
+            if state is None:
+                trainer.train(resume_from_checkpoint=checkpoint)
+                state = trainer.state
+    return {"steps": state.global_step, "history": state.log_history}
+
+
+def _ended(checkpoint: str | None) -> Any:
+    """The state in a checkpoint of the last step, None for any other; from there the trainer would
+    do one step more."""
+    from transformers.trainer_callback import TrainerState
+
+    if checkpoint is None:
+        return None
+    state = TrainerState.load_from_json(f"{checkpoint}/trainer_state.json")
+    return state if state.global_step >= state.max_steps else None
 
 
 def _first_error(error: str | None) -> str | None:
@@ -284,8 +300,8 @@ def _adapter(job: Job) -> dict[str, Any]:
 
 
 def open_rows(place: str, cache: str) -> Dataset:
-    """The rows of a folder of Parquet files, in the order of the files, mapped into memory from an
-    Arrow file below `cache`; nothing is held."""
+    """The rows of a folder of Parquet files, in the order of the files: written to an Arrow file
+    below `cache`, on the worker's disk, and mapped into memory from there; nothing is held."""
     import datasets
     import fsspec
 

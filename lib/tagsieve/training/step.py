@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
 from tagsieve.engines.held_out import held_out
+from tagsieve.engines.llm.prompts import load_prompt
 from tagsieve.engines.models import forget_models
 from tagsieve.engines.ray import cores, is_embedded
 from tagsieve.errors import RunError
@@ -150,8 +151,6 @@ def _model_id(config: TrainConfig, base: Base, rows: _Rows, aside: _Rows) -> str
     template = base.tokenizer.chat_template
     prompt = None
     if isinstance(config, InstaggerConfig):
-        from tagsieve.engines.llm.prompts import load_prompt
-
         prompt = load_prompt(config.prompt, ("query",)).content
     parts = (settings, base.digest, template, prompt, rows.digest, aside.digest)
     return f"{config.name}-{fingerprint(*parts)[:12]}"
@@ -186,7 +185,7 @@ def _trained(
         dtype = "bfloat16" if workers.gpus else "float32"
     board = ray.remote(num_cpus=0)(Board).remote()
     # Where tensorboardX cannot write, the history in the card's folder has all figures.
-    events = None if "://" in place else f"{place}/tensorboard"
+    events = None if "://" in place else f"{place}/tensorboard/{model_id}"
     job = Job(
         config, base.folder, base.tokenizer, rows, aside, board, events, dtype,
         workers.gpus > 0, workers.cpus,
