@@ -594,11 +594,16 @@ PAYLOAD_BYTES = 64 * 1024
 """Longest payload kept with a rejected or quarantined row; `payload_bytes` has the full length."""
 
 
+def absolute(place: str) -> str:
+    """A folder as every process sees it: a URI as it is, a local path without its `~` and dots."""
+    return place if urlsplit(place).scheme else str(Path(place).expanduser().absolute())
+
+
 class Lake:
     """All tables below one root, a local path or an object store URI (`s3://bucket/lake`)."""
 
     def __init__(self, root: str) -> None:
-        self.root = root if urlsplit(root).scheme else str(Path(root).expanduser().absolute())
+        self.root = absolute(root)
 
     def uri(self, name: str) -> str:
         """Where table `name` lies."""

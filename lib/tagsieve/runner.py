@@ -16,7 +16,7 @@ from tagsieve.errors import RunError, UsageError
 from tagsieve.evaluating.config import EvaluateConfig, EvaluateTagsConfig
 from tagsieve.ingest.files import find_files
 from tagsieve.judging.config import JudgeAnswersConfig, JudgePairsConfig, JudgeTagsConfig
-from tagsieve.lake import Lake
+from tagsieve.lake import Lake, absolute
 from tagsieve.ledger import StepRun, new_run_id, record_step
 from tagsieve.mixing.config import MixConfig
 from tagsieve.recipe import Recipe, StepName
@@ -331,7 +331,7 @@ def _is_trained(recipe: Recipe, config: EvaluateConfig) -> bool:
     model, made = getattr(config.engine, "model", None), recipe.train
     if model is None or made is None:
         return False
-    return Path(model).absolute() == Path(made.path, made.name).absolute()
+    return absolute(model) == absolute(f"{made.path}/{made.name}")
 
 
 def _report(context: Context, recipe: Recipe) -> None:

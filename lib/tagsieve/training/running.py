@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import urlsplit
 
 import fsspec
 
@@ -215,10 +214,3 @@ def _replace(made: str, place: str) -> None:
             files.rm(old["name"])
     for path in Path(made).iterdir():
         files.put_file(str(path), f"{folder}/{path.name}")
-
-
-def absolute(place: str) -> str:
-    """A place as all machines and threads see it: a local path without its `~` and dots."""
-    if urlsplit(place).scheme:
-        return place.rstrip("/")
-    return str(Path(place).expanduser().absolute())

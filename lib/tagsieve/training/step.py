@@ -16,7 +16,7 @@ from tagsieve.engines.llm.prompts import load_prompt
 from tagsieve.engines.models import forget_models
 from tagsieve.engines.ray import cores, is_embedded
 from tagsieve.errors import RunError
-from tagsieve.lake import rows_table
+from tagsieve.lake import absolute, rows_table
 from tagsieve.lease import lease
 from tagsieve.ledger import fingerprint
 from tagsieve.training.base import Base, load_base
@@ -24,7 +24,7 @@ from tagsieve.training.card import card_of, model_in, write_card
 from tagsieve.training.config import WHERE_AND_HOW_FAST, InstaggerConfig, TrainConfig
 from tagsieve.training.encoding import OVERLONG, encode
 from tagsieve.training.loop import HELD_OUT, TRAIN, Board, Job
-from tagsieve.training.running import Trained, absolute, run_training, workers_of, write_model
+from tagsieve.training.running import Trained, run_training, workers_of, write_model
 from tagsieve.training.sources import Source, encoding_of
 
 ROWS_PER_FILE = 100_000
