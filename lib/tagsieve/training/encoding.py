@@ -15,7 +15,7 @@ from tagsieve.engines.conversations import Part, chat_parts, conversation_parts
 from tagsieve.engines.llm.prompts import PromptTemplate
 from tagsieve.training.tokens import IGNORED, exchanges_of, labelled
 
-NO_ANSWER, NO_TAGS, OVERLONG = "no_answer", "no_tags", "overlong"
+NO_ANSWER, OVERLONG = "no_answer", "overlong"
 """Why a row is left out: it has nothing that is trained on; it has more tokens than fit."""
 
 _IDS = "array<int>"
@@ -44,8 +44,8 @@ class Encoding:
 
 def encode(rows: DataFrame, encoding: Encoding) -> DataFrame:
     """`id`, `place`; `input_ids` and `labels`, or of pairs `prompt_ids`, `chosen_ids` and
-    `rejected_ids`; `tokens` before anything is cut, `trained`: those with a loss; `reason`: why the
-    row is left out, else null."""
+    `rejected_ids`; `tokens`: their number before anything is cut, `trained`: that of those with a
+    loss; `reason`: why the row is left out, else null."""
     place = rows.schema["place"].dataType.simpleString()
     names = ("prompt_ids", "chosen_ids", "rejected_ids") if encoding.pairs else (
         "input_ids", "labels"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,16 +32,17 @@ ROWS_PER_FILE = 100_000
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of one kind: how many, their tokens, those of them that are trained on, and a hash of
-    what they are."""
+    """Rows of one kind: how many, how many of them are cut, their tokens, those of them that are
+    trained on, and a hash of what they are."""
 
     count: int
+    cut: int
     tokens: int
     trained: int
     digest: str
 
 
-_NONE = _Rows(0, 0, 0, "")
+_NONE = _Rows(0, 0, 0, 0, "")
 
 
 def train(context: Context, config: TrainConfig, source: Source, recipe: str) -> None:
@@ -49,8 +50,8 @@ def train(context: Context, config: TrainConfig, source: Source, recipe: str) ->
 
     Spark makes token ids of the rows and hands them over as Parquet; each worker of Ray Train maps
     them into memory. A training of the same rows, base model and settings goes on from its newest
-    checkpoint; one that is done is known. Rejected: `held_out`, `overlong`, `no_answer`, `no_tags`;
-    all but the first are in `rejects`. One run at a time trains a model; RunError for the second.
+    checkpoint; one that is done is known. Rejected: `held_out`, and `overlong` and `no_answer`,
+    which are in `rejects`. One run at a time trains a model; RunError for the second.
     `recipe`: the resolved recipe, for the card.
     """
     run = context.run
@@ -59,7 +60,7 @@ def train(context: Context, config: TrainConfig, source: Source, recipe: str) ->
     base = load_base(config)
     with context.console.spark_progress(context.engines.spark, "train"):
         encoded = _encoded(context, config, source, base)
-        counts = _counted(encoded)
+        counts = _counted(encoded, config.max_tokens)
     _refuse(config, source, encoded, counts)
     rows, aside = counts[TRAIN], counts.get(HELD_OUT, _NONE)
     run.input = sum(of.count for of in counts.values())
@@ -70,6 +71,11 @@ def train(context: Context, config: TrainConfig, source: Source, recipe: str) ->
         run.known = run.input
         context.console.line(f"model    {place} is trained already ({model_id})")
         return
+    if rows.cut:
+        context.console.line(
+            f"train: {rows.cut:,} of {rows.count:,} rows have more than {config.max_tokens:,} "
+            "tokens (train.max_tokens) and lose their end"
+        )
     with lease(context.lake, f"train-{model_id}", run.run_id):
         given = context.lake.work_uri(run.run_id, "rows")
         for side in (TRAIN, HELD_OUT):
@@ -83,10 +89,10 @@ def train(context: Context, config: TrainConfig, source: Source, recipe: str) ->
         run.metrics |= _metrics(trained, rows, aside)
         _reject(context, encoded, source)
         made = _model_row(context, config, recipe, model_id, place, rows, trained)
-        # Last: a folder without a card was cut off.
+        context.lake.upsert("models", rows_table("models", [made]))
+        # Last: a folder without a card was cut off, and is written anew.
         card = card_of(made, config, source.name, base, run.read)
         write_card(files, folder, card, made["history"])
-        context.lake.upsert("models", rows_table("models", [made]))
     run.wrote("models", "rejects")
     context.console.line(f"model    {place}")
 
@@ -107,18 +113,18 @@ def _ids(rows: DataFrame) -> list[str]:
     return [name for name in rows.columns if name.endswith("_ids") or name == "labels"]
 
 
-def _counted(encoded: DataFrame) -> dict[str, _Rows]:
+def _counted(encoded: DataFrame, max_tokens: int) -> dict[str, _Rows]:
     """The rows by side."""
     digest = F.sum(F.xxhash64("place", *_ids(encoded)).cast("decimal(20,0)"))
     found = encoded.groupBy("side").agg(
         F.count("*").alias("count"),
-        F.sum("tokens").alias("tokens"),
+        F.count_if(F.col("tokens") > max_tokens).alias("cut"),
+        F.sum(F.least("tokens", F.lit(max_tokens))).alias("tokens"),
         F.sum("trained").alias("trained"),
         digest.cast("string").alias("digest"),
     )
     return {
-        row["side"]: _Rows(row["count"], row["tokens"], row["trained"], row["digest"])
-        for row in found.collect()
+        row["side"]: _Rows(*(row[each.name] for each in fields(_Rows))) for row in found.collect()
     }
 
 
@@ -200,6 +206,7 @@ def _metrics(trained: Trained, rows: _Rows, aside: _Rows) -> dict[str, float]:
     found = {
         "steps": float(trained.steps),
         "resumed_at": float(trained.began),
+        "truncated": float(rows.cut),
         "tokens": float(rows.tokens),
         "trained_tokens": float(rows.trained),
         "held_out": float(aside.count),
