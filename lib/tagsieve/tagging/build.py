@@ -23,17 +23,16 @@ from tagsieve.tagging.bank import Bank, Card
 _CHUNK = 512
 
 
-def read_examples(path: str, setting: str = "bank") -> Iterator[tuple[str, list[str]]]:
+def read_examples(path: str) -> Iterator[tuple[str, list[str]]]:
     """Queries and their raw tags from JSON lines (.gz too): `query`, and `tags`, a list of strings
-    or of objects with `tag`. Raises UsageError that names the line of what is wrong, and the
-    setting or command that the file is for."""
+    or of objects with `tag`. Raises UsageError that names the line of what is wrong."""
     try:
         with fsspec.open(path, "rt", encoding="utf-8", compression="infer") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield _example(line, f"{setting}: {path}:{number}")
+                    yield _example(line, f"{path}:{number}")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{setting}: {path} cannot be read: {error}") from error
+        raise UsageError(f"bank: {path} cannot be read: {error}") from error
 
 
 def _example(line: str, place: str) -> tuple[str, list[str]]:
@@ -43,10 +42,10 @@ def _example(line: str, place: str) -> tuple[str, list[str]]:
         query = row["query"]
     except (ValueError, TypeError, KeyError) as error:
         raise UsageError(
-            f'{place} is no labelled query; expected {{"query": "...", "tags": ["...", ...]}}'
+            f'bank: {place} is no labelled query; expected {{"query": "...", "tags": ["...", ...]}}'
         ) from error
     if not isinstance(query, str) or not all(isinstance(tag, str) for tag in tags):
-        raise UsageError(f"{place}: query and tags must be strings")
+        raise UsageError(f"bank: {place}: query and tags must be strings")
     return query, tags
 
 
