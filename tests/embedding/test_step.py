@@ -91,6 +91,7 @@ def test_embed_conversations_that_share_a_text_call_the_model_once(lake, make_co
     assert len(set(map(tuple, found.values()))) == 3
 
 
+@pytest.mark.soak
 def test_embed_with_another_text_embeds_anew_beside_the_old(lake, make_context, tiny_llama):
     add_talks(lake, TALKS)
     whole = CausalEmbedConfig(model=tiny_llama, text="conversation", dtype="float32")

@@ -211,6 +211,7 @@ def test_evolve_sets_aside_judgements_that_are_not_whole(
     assert len(training_set()) == 18
 
 
+@pytest.mark.soak
 def test_evolve_killed_between_commits_goes_on_without_loss_or_repeats(
     lake, make_config, script, run, add_pairs, training_set, monkeypatch
 ):
@@ -275,6 +276,7 @@ def test_evolve_budget_of_the_generator_is_not_that_of_another_judge(
     assert done.metrics["requests"] == 4
 
 
+@pytest.mark.soak
 def test_evolve_with_a_limit_takes_only_that_many_seeds(
     make_config, script, run, add_pairs, training_set
 ):
@@ -287,6 +289,7 @@ def test_evolve_with_a_limit_takes_only_that_many_seeds(
     assert script.calls == len(training_set()) == 8
 
 
+@pytest.mark.soak
 def test_evolve_by_another_judge_keeps_the_variants(
     lake, make_config, script, run, add_pairs, endpoint
 ):

@@ -59,7 +59,7 @@ def assert_judged(lake, count):
     assert sorted(found) == sorted(expected)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_killed_in_the_middle_nothing_is_lost_and_a_micro_batch_repeated_at_most(
     recipe, endpoint, tmp_path
 ):

@@ -95,6 +95,7 @@ def test_score_twice_calls_the_model_once_and_what_is_new_for_itself(
     assert before.items() <= after.items()
 
 
+@pytest.mark.soak
 def test_score_killed_between_commits_goes_on_without_loss_or_repeats(
     lake, make_context, make_config, monkeypatch
 ):
@@ -173,6 +174,7 @@ def test_score_counts_lengths_turns_and_tags(lake, make_context, make_config, ti
     assert (later.known, later.kept, later.rejected.total()) == (16, 1, 0)
 
 
+@pytest.mark.soak
 def test_score_with_a_limit_scores_only_that_many_turns(lake, make_context, make_config):
     add_pairs(lake)
     config = make_config("perplexity", "instruction_loss", *LENGTHS)

@@ -100,6 +100,7 @@ def test_a_screening_of_fewer_samples_is_refused_and_replaced(run_screen, small_
     assert {row["sample_id"]: row["kept"] for row in twins} == {"s1": "s0", "s2": "s0"}
 
 
+@pytest.mark.soak
 def test_what_a_test_set_says_and_the_settings_make_another_screening(
     run_screen, small_lake, tmp_path, test_set
 ):

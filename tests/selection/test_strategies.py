@@ -257,6 +257,7 @@ def test_tag_coverage_covers_a_share_and_keeps_to_the_mean(run, rows, lake, cove
         assert away[0] < away[1]
 
 
+@pytest.mark.soak
 def test_selections_without_others_use_the_pool_up(run, rows, lake):
     left, names = rows, []
     for number in range(3):

@@ -52,7 +52,7 @@ def test_vllm_tags_by_guided_json_and_calls_the_engine_for_new_queries_only(
     assert second.run.metrics["model_calls"] == 1
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_vllm_sets_aside_what_is_no_list_of_tags_with_the_raw_text(lake, make_context, make_config):
     add_samples(lake, QUERIES)
     context = make_context("tag")
