@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import resources
@@ -13,6 +14,18 @@ from markupsafe import Markup
 
 import tagsieve
 from tagsieve.errors import RunError
+
+RUN_NOTE, MODEL_NOTE = "tagsieve-run", "tagsieve-model"
+"""What cards and pages note of themselves near their beginning, as `tagsieve-run: ID`."""
+
+
+def noted_in(files: Any, path: str, note: str) -> str | None:
+    """The id that a card or page notes; None where there is none, or no such file."""
+    if not files.exists(path):
+        return None
+    with files.open(path, "r", encoding="utf-8") as stream:
+        found = re.search(rf"{note}: ([\w.-]+)", stream.read(4096))
+    return found.group(1) if found else None
 
 
 def write_page(

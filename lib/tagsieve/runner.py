@@ -227,9 +227,10 @@ def _export(context: Context, recipe: Recipe) -> None:
 
 
 def _train(context: Context, recipe: Recipe) -> None:
-    from tagsieve.training import check_train, train
+    from tagsieve.training import train
 
-    config = check_train(recipe.train, recipe.ray)
+    config = recipe.train
+    assert config is not None  # `check_before` has looked
     train(context, config, _training_source(recipe, config), recipe.model_dump_json())
 
 

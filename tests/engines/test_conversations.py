@@ -9,13 +9,7 @@ from tagsieve.engines.conversations import (
     vicuna_parts,
 )
 from tagsieve.errors import UsageError
-
-TURNS = [
-    {"role": "user", "content": "Hi"},
-    {"role": "assistant", "content": "Hello."},
-    {"role": "user", "content": "Bye"},
-    {"role": "assistant", "content": "See you."},
-]
+from toys import TALK
 
 
 def told(parts):
@@ -24,10 +18,10 @@ def told(parts):
 
 
 def test_vicuna():
-    assert told(vicuna_parts(TURNS)) == (
+    assert told(vicuna_parts(TALK)) == (
         f"{VICUNA_SYSTEM} USER: Hi ASSISTANT:[ Hello.</s>]USER: Bye ASSISTANT:[ See you.</s>]"
     )
-    system = [{"role": "system", "content": "Be brief."}, *TURNS[:2]]
+    system = [{"role": "system", "content": "Be brief."}, *TALK[:2]]
     assert told(vicuna_parts(system)) == "Be brief. USER: Hi ASSISTANT:[ Hello.</s>]"
 
 
@@ -36,10 +30,10 @@ def test_alpaca_with_and_without_input():
         "Below is an instruction that describes a task. Write a response that appropriately "
         "completes the request.\n\n### Instruction:\n{}\n\n### Response:"
     )
-    assert told(instruction_parts(TURNS, "alpaca", "", "</s>")) == (
+    assert told(instruction_parts(TALK, "alpaca", "", "</s>")) == (
         f"{plain.format('Hi')}[Hello.</s>]{plain.format('Bye')}[See you.</s>]"
     )
-    asked = [{"role": "user", "content": "Add {input}\n1 and {instruction}"}, TURNS[1]]
+    asked = [{"role": "user", "content": "Add {input}\n1 and {instruction}"}, TALK[1]]
     assert told(instruction_parts(asked, "alpaca", "1 and {instruction}", "</s>")) == (
         "Below is an instruction that describes a task, paired with an input that provides "
         "further context. Write a response that appropriately completes the request.\n\n"
@@ -47,11 +41,11 @@ def test_alpaca_with_and_without_input():
         "[Hello.</s>]"
     )
     # An input that the turn does not end with is no input of it.
-    assert "### Input" not in told(instruction_parts(TURNS, "alpaca", "other", "</s>"))
+    assert "### Input" not in told(instruction_parts(TALK, "alpaca", "other", "</s>"))
 
 
 def test_wizardlm():
-    assert told(instruction_parts(TURNS[:2], "wizardlm", "", "<e>")) == (
+    assert told(instruction_parts(TALK[:2], "wizardlm", "", "<e>")) == (
         "Hi\n\n### Response:[Hello.<e>]"
     )
 
@@ -72,7 +66,7 @@ class Tokenizer:
 
 
 def test_chat_templates_of_models():
-    assert told(chat_parts(TURNS, Tokenizer())) == (
+    assert told(chat_parts(TALK, Tokenizer())) == (
         "<|user|>Hi<|end|>\n<|assistant|>[Hello.<|end|>]\n"
         "<|user|>Bye<|end|>\n<|assistant|>[See you.<|end|>]"
     )
@@ -80,4 +74,4 @@ def test_chat_templates_of_models():
 
 def test_a_chat_template_that_writes_earlier_turns_anew_is_refused():
     with pytest.raises(UsageError, match="writes earlier turns anew when later ones come"):
-        chat_parts(TURNS, Tokenizer(forgets=True))
+        chat_parts(TALK, Tokenizer(forgets=True))

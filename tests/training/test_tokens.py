@@ -12,13 +12,8 @@ from tagsieve.engines.conversations import (
 )
 from tagsieve.training.tokens import exchanges_of, labelled
 from tokenizers_of import byte_level, sentence_piece
+from toys import TALK
 
-TURNS = [
-    {"role": "user", "content": "Hi"},
-    {"role": "assistant", "content": "Hello."},
-    {"role": "user", "content": "Bye"},
-    {"role": "assistant", "content": "See you."},
-]
 CHATML = (
     "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + eos_token + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
@@ -75,7 +70,7 @@ def spelled(marked):
 )
 def test_each_token_of_each_template(template, expected):
     tokenizer = byte_level(begin="<s>", chat_template=CHATML)
-    parts = conversation_parts(TURNS, template, tokenizer)
+    parts = conversation_parts(TALK, template, tokenizer)
     assert tokens(tokenizer, parts, special=template != "chat") == spelled(expected)
 
 
@@ -156,8 +151,8 @@ def test_nothing_is_lost_or_masked_wrongly(pairs, merged):
 @pytest.mark.parametrize("begin", [None, "<s>"])
 def test_what_was_trained_in_a_template_is_asked_in_it(template, begin):
     tokenizer = byte_level(begin=begin, chat_template=CHATML)
-    turns = [{"role": "system", "content": 'Be "brief" {{ }}\n.'}, *TURNS]
-    for some in (turns, TURNS):
+    turns = [{"role": "system", "content": 'Be "brief" {{ }}\n.'}, *TALK]
+    for some in (turns, TALK):
         parts = conversation_parts(some, template, tokenizer)
         (exchanges,) = exchanges_of([parts], tokenizer, template != "chat")
         tokenizer.chat_template = chat_template_of(template, tokenizer)

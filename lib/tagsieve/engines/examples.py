@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve import records
@@ -50,14 +50,14 @@ def _renamed(answers: DataFrame, names: DataFrame) -> DataFrame:
     return rest.select("query_id", F.coalesce("tags", F.array().cast(_TAGS)).alias("tags"))
 
 
-def queries_of_file(spark: SparkSession, setting: str, path: str) -> DataFrame:
+def queries_of_file(context: Context, setting: str, path: str) -> DataFrame:
     """As `tagged_queries`, of JSON lines (compressed by their ending) with `query` and `tags`; of
     lines with one query id each, the least.
 
     Raises UsageError, naming the setting, where the file cannot be read, is empty, or a line lacks
     one of them.
     """
-    rows = read_rows(spark, setting, path, f"query string, tags {_TAGS}")
+    rows = read_rows(context, setting, path, f"query string, tags {_TAGS}")
     if not rows.where(F.col("query").isNull() | F.col("tags").isNull()).isEmpty():
         raise UsageError(
             f"{setting}={path}: a line lacks query (a text) or tags (a list of tag and explanation)"
@@ -74,12 +74,12 @@ def _with_ids(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         yield pa.RecordBatch.from_arrays(columns, ["query_id", "text", "tags"])
 
 
-def read_rows(spark: SparkSession, setting: str, path: str, schema: str | None = None) -> DataFrame:
+def read_rows(context: Context, setting: str, path: str, schema: str | None = None) -> DataFrame:
     """The rows of JSON lines or of Parquet files. Raises UsageError, naming the setting, where they
     cannot be read or there is none."""
     if not urlsplit(path).scheme and not Path(path).expanduser().exists():
         raise UsageError(f"{setting}={path}: no such file")
-    place = path.replace("s3://", "s3a://", 1)
+    spark, place = context.engines.spark, context.lake.spark_uri(path)
     try:
         if path.rstrip("/").endswith(".parquet"):
             rows = spark.read.parquet(place)

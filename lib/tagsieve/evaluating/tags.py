@@ -116,8 +116,7 @@ class TagsTask:
         """The teacher's tags of all queries."""
         config, sources = self._config, self._sources
         if config.tags_file is not None:
-            spark = context.engines.spark
-            return queries_of_file(spark, "evaluate.tags_file", config.tags_file)
+            return queries_of_file(context, "evaluate.tags_file", config.tags_file)
         names = sources.names(context) if config.tags == "normalised" else None
         return tagged_queries(context, sources.teacher, names)
 

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
 from tagsieve.engines.pools import first_pools
+from tagsieve.engines.rejects import rejected
 from tagsieve.engines.screened import SCREENED, screened
 from tagsieve.errors import RunError
 from tagsieve.mixing.amounts import Ask, asks, granted
@@ -278,14 +279,5 @@ def _explained(context: Context, samples: DataFrame, taken: DataFrame) -> DataFr
     """Rows for `rejects`: every sample that is in no mixture, with its reason."""
     rows = samples.select(*KEY, "reason").join(taken, KEY, "left_anti")
     places = context.pinned("samples").select(*KEY, "source", "source_row")
-    return rows.join(places, KEY).select(
-        F.lit(context.run.run_id).alias("run_id"),
-        F.lit(context.run.step).alias("step"),
-        "source",
-        "source_row",
-        "sample_id",
-        F.coalesce("reason", F.lit("not_selected")).alias("reason"),
-        F.lit(None).cast("binary").alias("payload"),
-        F.lit(None).cast("long").alias("payload_bytes"),
-        "pool",
-    )
+    reason = F.coalesce("reason", F.lit("not_selected"))
+    return rejected(context, rows.join(places, KEY).withColumn("reason", reason))

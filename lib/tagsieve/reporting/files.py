@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import product
@@ -16,7 +15,9 @@ from pyspark.sql import functions as F
 
 import tagsieve
 from tagsieve.engines.context import Context
+from tagsieve.engines.rejects import rejected
 from tagsieve.errors import RunError
+from tagsieve.page import RUN_NOTE, noted_in
 from tagsieve.reporting.config import ExportConfig, ExportFormat
 
 ROWS_PER_FILE = 100_000
@@ -44,7 +45,7 @@ def export(
     files, root = fsspec.core.url_to_fs(config.path)
     names = list(mixtures) or list(selections)
     folders = {name: f"{root}/{name}" for name in names} if len(names) > 1 else {names[0]: root}
-    made_by = {run_in(files, f"{folder}/README.md") for folder in folders.values()}
+    made_by = {noted_in(files, f"{folder}/README.md", RUN_NOTE) for folder in folders.values()}
     current = made_by.pop() if len(made_by) == 1 else None
     if run.done_before(config.model_dump(), names, root, output_of=current):
         return
@@ -113,30 +114,11 @@ def _write_all(
     return refused
 
 
-def run_in(files: Any, path: str) -> str | None:
-    """The run named in a card or report as `tagsieve-run: ID`; None where there is none."""
-    if not files.exists(path):
-        return None
-    with files.open(path, "r", encoding="utf-8") as stream:
-        found = re.search(r"tagsieve-run: ([\w-]+)", stream.read(4096))
-    return found.group(1) if found else None
-
-
 def _left_out(context: Context, rows: DataFrame, written: DataFrame, reason: str) -> DataFrame:
     """Rows for `rejects`: the selected ones that a form cannot hold."""
-    return rows.join(
-        written.select("pool", F.col("id").alias("sample_id")), ["pool", "sample_id"], "left_anti"
-    ).select(
-        F.lit(context.run.run_id).alias("run_id"),
-        F.lit(context.run.step).alias("step"),
-        "source",
-        "source_row",
-        "sample_id",
-        F.lit(reason).alias("reason"),
-        F.lit(None).cast("binary").alias("payload"),
-        F.lit(None).cast("long").alias("payload_bytes"),
-        "pool",
-    )
+    ids = written.select("pool", F.col("id").alias("sample_id"))
+    left = rows.join(ids, ["pool", "sample_id"], "left_anti")
+    return rejected(context, left.withColumn("reason", F.lit(reason)))
 
 
 def chosen_rows(context: Context, name: str, mixed: bool) -> DataFrame:

@@ -16,10 +16,10 @@ from tagsieve.engines.context import Context
 from tagsieve.errors import RunError
 from tagsieve.lake import Lake
 from tagsieve.ontology.comparing import agreements
-from tagsieve.page import write_page
+from tagsieve.page import RUN_NOTE, noted_in, write_page
 from tagsieve.reporting.config import ExportConfig, ReportConfig
 from tagsieve.reporting.figures import diversity_complexity, recall_matrix
-from tagsieve.reporting.files import chosen_rows, run_in
+from tagsieve.reporting.files import chosen_rows
 
 _SNIPPET = 600
 _MODELS = 6
@@ -55,7 +55,7 @@ def report(
     name = mixtures[-1] if mixtures else selection
     files, path = fsspec.core.url_to_fs(config.path or f"{export.path}/report.html")
     identity = (config.model_dump(), list(mixtures) or selection, version, path)
-    if run.done_before(*identity, output_of=run_in(files, path)):
+    if run.done_before(*identity, output_of=noted_in(files, path, RUN_NOTE)):
         return
     run.input = 1
     with context.console.spark_progress(context.engines.spark, "report"):

@@ -3,34 +3,33 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import tagsieve
 from tagsieve.drawing import loss_curves
+from tagsieve.page import MODEL_NOTE, RUN_NOTE
 from tagsieve.training.base import Base
 from tagsieve.training.config import SftConfig, TrainConfig
 
 CARD, HISTORY, CURVES = "README.md", "history.json", "loss.svg"
 
 
-def model_in(files: Any, folder: str) -> str | None:
-    """The id of the model whose card lies in a folder; None where there is none."""
-    if not files.exists(f"{folder}/{CARD}"):
-        return None
-    with files.open(f"{folder}/{CARD}", "r", encoding="utf-8") as stream:
-        found = re.search(r"tagsieve-model: (\S+)", stream.read(4096))
-    return found.group(1) if found else None
-
-
-def write_card(files: Any, folder: str, card: str, history: Sequence[Mapping[str, Any]]) -> None:
-    """Write the history of figures, their curves, and last the card."""
+def write_card(
+    files: Any,
+    folder: str,
+    made: Mapping[str, Any],
+    config: TrainConfig,
+    source: str,
+    base: Base,
+) -> None:
+    """Write the history of figures of a row of `models`, their curves, and last the card."""
+    curves = loss_curves(made["history"])
     texts = {
-        HISTORY: json.dumps(list(history), indent=1) + "\n",
-        CURVES: loss_curves(history),
-        CARD: card,
+        HISTORY: json.dumps(made["history"], indent=1) + "\n",
+        CURVES: curves,
+        CARD: _card(made, config, source, base, curves is not None),
     }
     for name, text in texts.items():
         if text is not None:
@@ -38,26 +37,28 @@ def write_card(files: Any, folder: str, card: str, history: Sequence[Mapping[str
                 stream.write(text)
 
 
-def card_of(
-    made: Mapping[str, Any], config: TrainConfig, source: str, base: Base, read: Mapping[str, int]
+def _card(
+    made: Mapping[str, Any], config: TrainConfig, source: str, base: Base, drawn: bool
 ) -> str:
-    """The card of a row of `models`."""
+    """The card; `drawn`: whether there are curves."""
     figures = [f"| {name} | {_shown(value)} |" for name, value in sorted(made["metrics"].items())]
-    tables = [f"| `{name}` | {version} |" for name, version in sorted(read.items())]
+    tables = [
+        f"| `{name}` | {version} |" for name, version in sorted(made["read_versions"].items())
+    ]
     template = (
         f" Conversations are in the template `{config.template}`, which is its chat template."
         if isinstance(config, SftConfig)
         else ""
     )
-    curves = ["![loss](loss.svg)", ""] if loss_curves(made["history"]) else []
+    curves = [f"![loss]({CURVES})", ""] if drawn else []
     lines = [
         "---",
         f"base_model: {json.dumps(config.model)}",
         "library_name: transformers" if config.lora is None or config.lora.merge
         else "library_name: peft",
         f"tags: [tagsieve, {config.task}]",
-        f"tagsieve-model: {made['model_id']}",
-        f"tagsieve-run: {made['run_id']}",
+        f"{MODEL_NOTE}: {made['model_id']}",
+        f"{RUN_NOTE}: {made['run_id']}",
         "---",
         "",
         f"# {config.name}",

@@ -70,7 +70,7 @@ def tags_file(path: str) -> Source:
     """Queries with tags, from a file."""
 
     def rows(context: Context) -> DataFrame:
-        return tagger_rows(queries_of_file(context.engines.spark, "train.tags_file", path))
+        return tagger_rows(queries_of_file(context, "train.tags_file", path))
 
     return Source(path, (), rows, "name another train.tags_file")
 
@@ -79,7 +79,7 @@ def scorer_examples(path: str) -> Source:
     """A scorer's training set, from a file."""
 
     def rows(context: Context) -> DataFrame:
-        return scorer_rows(read_rows(context.engines.spark, "train.examples", path), path)
+        return scorer_rows(read_rows(context, "train.examples", path), path)
 
     return Source(path, (), rows, "run the step evolve before, or set train.examples")
 
@@ -88,7 +88,7 @@ def preference_file(path: str) -> Source:
     """Preference pairs, from a file."""
 
     def rows(context: Context) -> DataFrame:
-        return preference_rows(read_rows(context.engines.spark, "train.pairs", path), path)
+        return preference_rows(read_rows(context, "train.pairs", path), path)
 
     return Source(path, (), rows, "name another train.pairs")
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import fsspec
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
@@ -15,12 +15,14 @@ from tagsieve.engines.held_out import held_out
 from tagsieve.engines.llm.prompts import load_prompt
 from tagsieve.engines.models import forget_models
 from tagsieve.engines.ray import cores, is_embedded
+from tagsieve.engines.rejects import rejected
 from tagsieve.errors import RunError
 from tagsieve.lake import absolute, rows_table
 from tagsieve.lease import lease
 from tagsieve.ledger import fingerprint
+from tagsieve.page import MODEL_NOTE, noted_in
 from tagsieve.training.base import Base, load_base
-from tagsieve.training.card import card_of, model_in, write_card
+from tagsieve.training.card import CARD, write_card
 from tagsieve.training.config import WHERE_AND_HOW_FAST, InstaggerConfig, TrainConfig
 from tagsieve.training.encoding import OVERLONG, encode
 from tagsieve.training.loop import HELD_OUT, TRAIN, Board, Job
@@ -67,7 +69,7 @@ def train(context: Context, config: TrainConfig, source: Source, recipe: str) ->
     model_id = _model_id(config, base, rows, aside)
     place = absolute(f"{config.path}/{config.name}")
     files, folder = fsspec.core.url_to_fs(place)
-    if model_in(files, folder) == model_id:
+    if noted_in(files, f"{folder}/{CARD}", MODEL_NOTE) == model_id:
         run.known = run.input
         context.console.line(f"model    {place} is trained already ({model_id})")
         return
@@ -91,8 +93,7 @@ def train(context: Context, config: TrainConfig, source: Source, recipe: str) ->
         made = _model_row(context, config, recipe, model_id, place, rows, trained)
         context.lake.upsert("models", rows_table("models", [made]))
         # Last: a folder without a card was cut off, and is written anew.
-        card = card_of(made, config, source.name, base, run.read)
-        write_card(files, folder, card, made["history"])
+        write_card(files, folder, made, config, source.name, base)
     run.wrote("models", "rejects")
     context.console.line(f"model    {place}")
 
@@ -254,21 +255,15 @@ def _model_row(
 
 def _reject(context: Context, encoded: DataFrame, source: Source) -> None:
     """Put the rows that cannot be trained on into `rejects`, numbered by their ids."""
-    run = context.run
     left = encoded.where(~F.col("side").isin(TRAIN, HELD_OUT))
     if left.isEmpty():
         return
     number = F.expr("row_number() over (order by id, place) - 1")
-    none: Column = F.lit(None)
     rows = left.select(
-        F.lit(run.run_id).alias("run_id"),
-        F.lit(run.step).alias("step"),
         F.lit(source.name).alias("source"),
         number.cast("long").alias("source_row"),
         F.col("id").alias("sample_id"),
         F.col("side").alias("reason"),
-        none.cast("binary").alias("payload"),
-        none.cast("long").alias("payload_bytes"),
-        none.cast("string").alias("pool"),
+        F.lit(None).cast("string").alias("pool"),
     )
-    context.lake.append(rows, "rejects")
+    context.lake.append(rejected(context, rows), "rejects")
