@@ -227,11 +227,12 @@ def test_settings_that_cannot_work_are_refused(lake, make_context, config_of, tm
     with pytest.raises(UsageError, match=r"evaluate.engine: is the tagger of tag, .* own teacher"):
         check(config_of(), teacher=own)
 
+    with pytest.raises(UsageError, match=r"evaluate.tags_file=gone: no such file"):
+        check(config_of(tags_file="gone"))
+
     def run(config):
         evaluate(make_context("evaluate"), task_of(config, sources_of(config)))
 
-    with pytest.raises(UsageError, match=r"evaluate.tags_file=gone: no such file"):
-        run(config_of(tags_file="gone"))
     empty, bad = tmp_path / "empty.jsonl", tmp_path / "bad.jsonl"
     empty.write_text("\n")
     bad.write_text('{"query": "a"}')

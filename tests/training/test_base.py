@@ -103,6 +103,13 @@ def test_a_scorer_needs_its_digits(copied):
     refused(config_of(copied, "scorer"), "no token '6'")
 
 
+def test_files_that_are_not_there(tiny_llama):
+    refused(config_of(tiny_llama, "dpo", pairs="gone"), "train.pairs=gone: no such file")
+    config = config_of(tiny_llama, "instagger", tags_file="gone")
+    refused(config, "train.tags_file=gone: no such file")
+    check_train(config.model_copy(update={"tags_file": "s3://bucket/tags"}), RayConfig())
+
+
 def test_machines_that_lack_something(tiny_llama):
     refused(config_of(tiny_llama, gpus_per_worker=1, workers=2), "need 2 GPUs", "train.workers=2")
     refused(config_of(tiny_llama, lora={"quantized": True}), "quantized needs")

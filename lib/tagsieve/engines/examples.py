@@ -74,11 +74,16 @@ def _with_ids(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         yield pa.RecordBatch.from_arrays(columns, ["query_id", "text", "tags"])
 
 
+def check_file(setting: str, path: str) -> None:
+    """Raise UsageError, naming the setting, for a path of this machine that is not there."""
+    if not urlsplit(path).scheme and not Path(path).expanduser().exists():
+        raise UsageError(f"{setting}={path}: no such file")
+
+
 def read_rows(context: Context, setting: str, path: str, schema: str | None = None) -> DataFrame:
     """The rows of JSON lines or of Parquet files. Raises UsageError, naming the setting, where they
     cannot be read or there is none."""
-    if not urlsplit(path).scheme and not Path(path).expanduser().exists():
-        raise UsageError(f"{setting}={path}: no such file")
+    check_file(setting, path)
     spark, place = context.engines.spark, context.lake.spark_uri(path)
     try:
         if path.rstrip("/").endswith(".parquet"):

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from tagsieve.engines.config import RayConfig
 from tagsieve.engines.context import Context
-from tagsieve.engines.examples import queries_of_file, tagged_queries
+from tagsieve.engines.examples import check_file, queries_of_file, tagged_queries
 from tagsieve.engines.handover import Parts, read_chunks
 from tagsieve.engines.held_out import held_out
 from tagsieve.engines.quarantine import quarantined
@@ -83,7 +83,10 @@ class TagsTask:
         return ("samples", "raw_tags", *ontology)
 
     def check(self, ray_config: RayConfig) -> None:  # noqa: ARG002
-        """Refuse a tagger that is its own teacher. Raises UsageError."""
+        """Refuse a tagger that is its own teacher, and a file that is not there. Raises
+        UsageError."""
+        if self._config.tags_file is not None:
+            check_file("evaluate.tags_file", self._config.tags_file)
         if self._sources.tagger == self._sources.teacher:
             raise UsageError(
                 "evaluate.engine: is the tagger of tag, so it would be its own teacher; name "

@@ -9,6 +9,7 @@ from typing import Any
 
 from tagsieve.engines.config import RayConfig
 from tagsieve.engines.conversations import chat_parts, chat_template_of
+from tagsieve.engines.examples import check_file
 from tagsieve.engines.llm.fitting import load_tokenizer
 from tagsieve.engines.llm.prompts import load_prompt
 from tagsieve.engines.models import model_digest, model_folder
@@ -43,8 +44,8 @@ class Base:
 
 
 def check_train(config: TrainConfig | None, ray_config: RayConfig) -> TrainConfig:
-    """The config, after refusing what can be seen to fail: a missing extra or GPU, a model that is
-    no causal language model or lacks what the task needs. Raises UsageError."""
+    """The config, after refusing what can be seen to fail: a missing extra, file or GPU, a model
+    that is no causal language model or lacks what the task needs. Raises UsageError."""
     if config is None:
         raise UsageError(
             "train: missing; it has no default. Set train.task and train.model, as in "
@@ -54,6 +55,11 @@ def check_train(config: TrainConfig | None, ray_config: RayConfig) -> TrainConfi
     if lacking:
         raise UsageError(f"train needs {', '.join(lacking)}: pip install tagsieve[train]")
     load_base(config)
+    match config:
+        case InstaggerConfig(tags_file=str() as path):
+            check_file("train.tags_file", path)
+        case DpoConfig(pairs=str() as path):
+            check_file("train.pairs", path)
     if is_embedded(ray_config):
         _check_machine(config)
     return config
