@@ -131,9 +131,10 @@ def ours(folder: Path, gpu: bool) -> dict[str, Any]:
     start_ray(RayConfig())
     board = ray.remote(num_cpus=0)(Board).remote()
     cores = os.cpu_count() or 1
+    tokenizer = AutoTokenizer.from_pretrained(config.model)
     job = Job(
-        config, config.model, AutoTokenizer.from_pretrained(config.model), str(folder / "rows"),
-        False, board, None, "bfloat16" if gpu else "float32", gpu, cores,
+        config, config.model, None, tokenizer, str(folder / "rows"), False, board, None,
+        "bfloat16" if gpu else "float32", gpu, cores,
     )  # fmt: skip
     began = time.perf_counter()
     storage = tempfile.mkdtemp(dir=folder)

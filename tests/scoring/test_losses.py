@@ -23,7 +23,7 @@ from tagsieve.scoring.tokens import Tokens
 
 @pytest.fixture(scope="module")
 def engine(tiny_llama):
-    made = TransformersLogprobs(tiny_llama, "float32", 1, None)
+    made = TransformersLogprobs(tiny_llama, None, "float32", 1, None)
     asyncio.run(made.start())
     return made
 

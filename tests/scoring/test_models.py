@@ -29,7 +29,7 @@ def turns(pairs, scorers=tuple(SCORERS)):
 
 
 def actor(folder, scorers=SCORERS):
-    engine = TransformersLogprobs(folder, "float32", 1, None, device())
+    engine = TransformersLogprobs(folder, None, "float32", 1, None, device())
     made = ModelScorer(engine, scorers, "run1")
     asyncio.run(made.start({}))
     return made

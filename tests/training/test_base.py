@@ -124,6 +124,27 @@ def test_machines_that_lack_something(tiny_llama):
         ({"selection": "a", "mixture": "b"}, "set selection or mixture, not both"),
         ({"parallel_args": {"version": 2}}, "parallel is ddp"),
         ({"parallel": "deepspeed", "parallel_args": {"train_batch_size": 4}}, "train.batch_size"),
+        (
+            {
+                "parallel": "deepspeed",
+                "parallel_args": {
+                    "zero_optimization": {"stage3_gather_16bit_weights_on_model_save": False}
+                },
+            },
+            "no whole weights",
+        ),
+        (
+            {"parallel": "fsdp", "parallel_args": {"state_dict_type": "SHARDED_STATE_DICT"}},
+            "no whole weights; leave it, or set FULL_STATE_DICT",
+        ),
+        (
+            {
+                "task": "dpo",
+                "parallel": "fsdp",
+                "parallel_args": {"cpu_ram_efficient_loading": True},
+            },
+            "second model of a preference training",
+        ),
         ({"epoch": 3}, "did you mean 'epochs'"),
         ({"task": "instagger", "tags_file": "f", "tags": "normalised"}, "set tags to raw"),
         ({"task": "scorer", "examples": None}, "set train.examples"),

@@ -45,7 +45,7 @@ def alone(make_context, tmp_path, monkeypatch):
         pq.write_table(encoded, tmp_path / "rows" / "train" / "0.parquet")
         one = config.model_copy(update={"workers": 1, "checkpoint_steps": STEPS})
         board = SimpleNamespace(tell=SimpleNamespace(remote=lambda told: None))
-        job = Job(one, config.model, tokenizer, str(tmp_path / "rows"), False, board, None,
+        job = Job(one, config.model, None, tokenizer, str(tmp_path / "rows"), False, board, None,
                   "float32", False, 1)  # fmt: skip
         trainer = _trainer(job, str(tmp_path / "scratch"))
         trainer.train()

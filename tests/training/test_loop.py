@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 from transformers.trainer_callback import TrainerState
 
 from tagsieve.training.loop import Job, _arguments, _ended, _trainer
+from tagsieve.training.step import _run_name
 
 ROWS = [([5, 6, 7, 8], 2), ([9, 10, 11], 1), ([12, 13, 14, 15, 16, 17], 3), ([20, 21], 1)]
 """Token ids, and how many of them are not trained on."""
@@ -28,10 +29,10 @@ def job(tmp_path):
         }
         pq.write_table(pa.table(columns), folder / f"part-{number}.parquet")
 
-    def make(config, dtype="float32"):
+    def make(config, dtype="float32", gpu=False):
         tokenizer = AutoTokenizer.from_pretrained(config.model)
-        return Job(config, config.model, tokenizer, str(tmp_path / "rows"), False, Mute(), None,
-                   dtype, False, 1)  # fmt: skip
+        rows = str(tmp_path / "rows")
+        return Job(config, config.model, None, tokenizer, rows, False, Mute(), None, dtype, gpu, 1)
 
     return make
 
@@ -122,11 +123,28 @@ def test_settings_reach_the_trainer(job, make_config, tmp_path):
         parallel="fsdp", parallel_args={"cpu_offload": True}, batch_size=24, micro_batch_size=2,
         workers=3,
     )  # fmt: skip
-    given = _arguments(job(config), str(tmp_path))
-    assert given["fsdp_config"] == {"cpu_offload": True}
+    given = _arguments(job(config, gpu=True), str(tmp_path))
+    assert given["fsdp_config"] == {"cpu_offload": True, "cpu_ram_efficient_loading": True}
     assert given["gradient_accumulation_steps"] == 4
     assert given["model_init_kwargs"]["dtype"] == "float32"
     assert (given["max_steps"], given["seed"], given["weight_decay"]) == (7, 3, 0.1)
-    deep = make_config(parallel="deepspeed", parallel_args={"zero_optimization": {"stage": 2}})
-    assert _arguments(job(deep), "")["deepspeed"]["zero_optimization"] == {"stage": 2}
-    assert _arguments(job(deep), "")["deepspeed"]["train_batch_size"] == "auto"
+    assert given["model_init_kwargs"]["device_map"] is None
+    own = {"offload_optimizer": {"device": "cpu"}}
+    deep = make_config(parallel="deepspeed", parallel_args={"zero_optimization": own})
+    arguments = _arguments(job(deep, gpu=True), "")["deepspeed"]
+    assert arguments["zero_optimization"] == {
+        "stage": 3, "stage3_gather_16bit_weights_on_model_save": True, **own
+    }  # fmt: skip
+    assert arguments["train_batch_size"] == "auto"
+    # On CPUs there is nothing to shard.
+    assert {"fsdp", "deepspeed"}.isdisjoint(_arguments(job(deep), ""))
+
+
+def test_only_trainings_of_one_kind_go_on_from_each_others_checkpoints(job, make_config):
+    names = [
+        _run_name(job(make_config(parallel=parallel, workers=workers), gpu=True), "m")
+        for parallel, workers in (("ddp", 1), ("ddp", 2), ("fsdp", 1), ("fsdp", 2),
+                                  ("deepspeed", 1), ("deepspeed", 2))
+    ]  # fmt: skip
+    assert names == ["m", "m", "m-fsdp", "m-fsdp", "m-deepspeed-1", "m-deepspeed-2"]
+    assert _run_name(job(make_config(parallel="fsdp")), "m") == "m"

@@ -32,7 +32,9 @@ class _EncoderConfig(CommitConfig):
         "quarantine.",
     )
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
-        "auto", description="Precision; auto: bfloat16 with a GPU or a CPU that has it."
+        "auto",
+        description="Precision; auto: bfloat16 with a GPU or a CPU that has it, by the machine "
+        "that submits. Part of the encoder: set it where several machines submit to one lake.",
     )
     replicas: int = Field(1, ge=1, description="Actors, each with the model.")
     cpus_per_replica: int | None = Field(

@@ -37,7 +37,7 @@ from tagsieve.engines.encoders import (
 from tagsieve.engines.llm.replies import ENGINE_DIED
 from tagsieve.engines.microbatch import FAILURE, failure
 from tagsieve.engines.pending import started
-from tagsieve.engines.ray import gpus_of_each, share_of_cores
+from tagsieve.engines.ray import check_precision, gpus_of_each, share_of_cores
 from tagsieve.lake import TABLES, TURNS
 
 CHUNK_ROWS = {"sentence": 2048, "causal": 512}
@@ -180,8 +180,11 @@ def killed_by(encoder: str, run_id: str, row: pa.Table, error: str) -> pa.Table:
 
 
 def actors_of(config: EmbedConfig, encoder: str, run_id: str, ray_config: RayConfig) -> ActorSpec:
-    """The actors of an encoder; Ray must have been started."""
+    """The actors of an encoder; Ray must have been started. Raises RunError as `check_precision`
+    does."""
     gpus = gpus_of_each(config.replicas, config.gpus_per_replica)
+    dtype = dtype_of(config)
+    check_precision("embed.dtype", config.dtype, dtype, gpus)
     cpus = config.cpus_per_replica or (1 if gpus else share_of_cores(ray_config, config.replicas))
     rows = CHUNK_ROWS[config.kind]
     chunk, chunks = chunks_of(config.commit_rows, rows, 2 * rows)
@@ -191,7 +194,7 @@ def actors_of(config: EmbedConfig, encoder: str, run_id: str, ray_config: RayCon
             "config": config,
             "encoder": encoder,
             "run_id": run_id,
-            "dtype": dtype_of(config),
+            "dtype": dtype,
             "threads": None if gpus else cpus,
             "gpu": bool(gpus),
         },

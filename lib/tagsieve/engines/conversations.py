@@ -97,7 +97,7 @@ def chat_parts(turns: Turns, tokenizer: Any) -> list[Part]:
 
     What the assistant writes is what a turn adds to the text that ends with the generation prompt
     before it, up to the end sign if there is one. Raises UsageError for a template that writes
-    earlier turns anew when later ones come.
+    earlier turns anew when later ones come, jinja2's TemplateError for turns that it refuses.
     """
 
     def rendered(count: int, asked: bool) -> str:

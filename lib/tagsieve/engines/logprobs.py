@@ -14,6 +14,7 @@ import numpy as np
 
 from tagsieve.engines.causal import CausalLM, Tile
 from tagsieve.engines.encoders import Array, Dtype
+from tagsieve.engines.models import model_folder
 
 if TYPE_CHECKING:
     import torch
@@ -67,17 +68,19 @@ class TransformersLogprobs:
 
     def __init__(
         self,
-        folder: str,
+        model: str,
+        revision: str | None,
         dtype: Dtype,
         threads: int | None,
         max_tokens: int | None,
         device: str = "cpu",
     ) -> None:
-        self._loaded_by = (folder, dtype, threads, max_tokens, device)
+        self._named = (model, revision)
+        self._loaded_by = (dtype, threads, max_tokens, device)
 
     async def start(self) -> None:
         """Load the model."""
-        self._model = CausalLM(*self._loaded_by)
+        self._model = CausalLM(model_folder(*self._named), *self._loaded_by)
         self.tokenizer, self.max_tokens = self._model.tokenizer, self._model.max_tokens
         fit = _LOGITS // self._model.vocabulary // _ROWS * _ROWS
         self._block = max(_ROWS, min(_BLOCK[self._model.device], fit))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,8 @@ TOKENIZER_FILES = (
     "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt",
 )  # fmt: skip
 _KINDS = {".json", ".safetensors", ".bin", ".txt", ".model", ".jinja"}
+_ABOUT_IT = {"history.json", "trainer_state.json", "training_args.bin"}
+"""Files beside a model's own that tell of its training."""
 _LARGE = 64 * 2**20
 _CACHE = Path.home() / ".cache" / "tagsieve" / "digests"
 
@@ -45,18 +48,37 @@ def model_folder(
         ) from error
 
 
+def everywhere(model: str, revision: str | None) -> tuple[str, str | None]:
+    """A model as any machine finds it by `model_folder`: the absolute path of a folder, or its name
+    on the hub with the commit that this machine has of it. Raises UsageError as that does."""
+    folder = Path(model_folder(model, revision))
+    if Path(model).expanduser().is_dir():
+        return str(folder.absolute()), None
+    return model, folder.name
+
+
 @cache
 def model_digest(folder: str) -> str:
     """16 hex digits over a model folder's weights, tokenizer and config; the path is not in it.
 
-    Large files are hashed once per machine: their hashes are kept by path, size and time.
+    Of folders below it those alone count that a sentence encoder names as its parts: checkpoints
+    and logs of a training may come and go. Large files are hashed once per machine: their hashes
+    are kept by path, size and time.
     """
     digest = hashlib.sha256()
-    for file in sorted(Path(folder).rglob("*")):
-        if file.is_file() and file.suffix in _KINDS:
+    for file in sorted(file for part in _parts(Path(folder)) for file in part.iterdir()):
+        if file.is_file() and file.suffix in _KINDS and file.name not in _ABOUT_IT:
             digest.update(file.name.encode() + b"\0")
             digest.update(_file_digest(file))
     return digest.hexdigest()[:16]
+
+
+def _parts(folder: Path) -> set[Path]:
+    """The folder, and those below it that a sentence encoder's modules lie in."""
+    modules = folder / "modules.json"
+    listed = json.loads(modules.read_text("utf-8")) if modules.is_file() else []
+    parts = {folder, *(folder / module["path"] for module in listed)}
+    return {part for part in parts if part.is_dir()}
 
 
 @cache

@@ -45,6 +45,16 @@ def gpus_of_each(actors: int, setting: float | None = None) -> float:
     return float(ray.cluster_resources().get("GPU", 0) >= actors)
 
 
+def check_precision(setting: str, given: str, dtype: str, gpus: float) -> None:
+    """Refuse actors on GPUs in float32 that nobody has asked for: `auto` (`given`) is what the
+    machine that submits has, since it is part of what names the results. Raises RunError."""
+    if given == "auto" and dtype == "float32" and gpus:
+        raise RunError(
+            f"{setting}=auto is float32 by this machine, which has no GPU, and its actors have "
+            "some; set it to bfloat16, or to float32 if you mean that"
+        )
+
+
 def start_ray(config: RayConfig, verbose: bool = False) -> None:
     """Connect this process to Ray, starting an embedded one where no address is set.
 

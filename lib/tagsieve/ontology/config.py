@@ -42,7 +42,9 @@ class SemanticConfig(RecipeModel):
         "the paper's; default: the packaged MiniLM.",
     )
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
-        "auto", description="The encoder's precision; auto: bfloat16 where the CPU has it."
+        "auto",
+        description="The encoder's precision; auto: bfloat16 where the CPU of the machine that "
+        "submits has it.",
     )
     eps: float = Field(0.05, ge=0, lt=1, description="Cosine distance of neighbours, inclusive.")
     min_samples: int = Field(

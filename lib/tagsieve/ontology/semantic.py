@@ -52,12 +52,12 @@ def encoder_fingerprint(config: SemanticConfig) -> str:
 class PhraseEncoder:
     """A Ray actor. Reads `tag`; gives `tag` and `vector`."""
 
-    def __init__(self, folder: str, dtype: Dtype, threads: int) -> None:
-        self._folder, self._dtype, self._threads = folder, dtype, threads
+    def __init__(self, config: SemanticConfig, dtype: Dtype, threads: int) -> None:
+        self._config, self._dtype, self._threads = config, dtype, threads
 
     def start(self, counted: Counts) -> None:  # noqa: ARG002
         """Load the encoder."""
-        self._encoder = SentenceEncoder(self._folder, self._dtype, self._threads)
+        self._encoder = SentenceEncoder(encoder_folder(self._config), self._dtype, self._threads)
 
     def run(self, batch: pa.Table) -> tuple[pa.Table, dict[str, float]]:
         """The vector of each tag."""
@@ -128,7 +128,7 @@ def _encode(
     threads = share_of_cores(ray_config, config.replicas)
     spec = ActorSpec(
         PhraseEncoder,
-        {"folder": encoder_folder(config), "dtype": dtype_of(config.dtype), "threads": threads},
+        {"config": config, "dtype": dtype_of(config.dtype), "threads": threads},
         killed_by=partial(_ends_the_step, step),
         label=step,
         replicas=config.replicas,

@@ -32,7 +32,9 @@ class _ModelScorer(_Scorer):
         "transformers", description="What runs the model; vllm by prompt log-probabilities."
     )
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
-        "auto", description="Precision; auto: bfloat16 on a GPU and where the CPU has it."
+        "auto",
+        description="Precision; auto: bfloat16 with a GPU or a CPU that has it, by the machine "
+        "that submits. Part of the scorer: set it where several machines submit to one lake.",
     )
     max_tokens: int | None = Field(
         None, ge=32, description="Longest text, in tokens; default: the model's own limit."

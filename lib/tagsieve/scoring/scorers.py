@@ -12,8 +12,14 @@ from tagsieve.engines.actors import ActorSpec
 from tagsieve.engines.config import RayConfig
 from tagsieve.engines.encoders import Dtype, dtype_of
 from tagsieve.engines.llm.vllm import HOW_FAST, NO_VLLM
-from tagsieve.engines.models import model_digest, model_folder
-from tagsieve.engines.ray import count_gpus, gpus_of_each, is_embedded, share_of_cores
+from tagsieve.engines.models import everywhere, model_digest, model_folder
+from tagsieve.engines.ray import (
+    check_precision,
+    count_gpus,
+    gpus_of_each,
+    is_embedded,
+    share_of_cores,
+)
 from tagsieve.errors import UsageError
 from tagsieve.ledger import fingerprint
 from tagsieve.scoring.config import (
@@ -163,10 +169,14 @@ def check_scorers(config: ScoreConfig, ray_config: RayConfig) -> None:
 def actors_of(
     config: ScoreConfig, group: ModelGroup, run_id: str, ray_config: RayConfig
 ) -> ActorSpec:
-    """The actors of a model; Ray must have been started."""
+    """The actors of a model; Ray must have been started. Raises RunError as `check_precision`
+    does."""
     from tagsieve.scoring.models import ModelScorer, killed_by
 
     gpus = gpus_of_each(config.replicas, config.gpus_per_replica)
+    for scorer in group.scorers.values():
+        setting = f"score.scorers {scorer.name} dtype"
+        check_precision(setting, scorer.dtype, scorer_dtype(scorer), gpus)
     cpus = config.cpus_per_replica or (1 if gpus else share_of_cores(ray_config, config.replicas))
     engine = _engine(config, group.config, cpus, "cuda" if gpus else "cpu")
     return ActorSpec(
@@ -186,16 +196,22 @@ def _engine(
     config: ScoreConfig, scorer: ModelScorerConfig, threads: int, device: str
 ) -> LogprobEngine:
     """The engine of a model, not started yet."""
-    folder, dtype = model_folder(scorer.model, scorer.revision), scorer_dtype(scorer)
+    (model, revision), dtype = everywhere(scorer.model, scorer.revision), scorer_dtype(scorer)
     if scorer.backend == "transformers":
         from tagsieve.engines.logprobs import TransformersLogprobs
 
-        return TransformersLogprobs(folder, dtype, threads, scorer.max_tokens, device)
+        return TransformersLogprobs(model, revision, dtype, threads, scorer.max_tokens, device)
     from tagsieve.engines.llm.config import VllmConfig
     from tagsieve.engines.llm.logprobs import VllmLogprobs
 
     # One token more than the text: vLLM generates one.
     context = None if scorer.max_tokens is None else scorer.max_tokens + 1
     return VllmLogprobs(
-        VllmConfig(model=folder, dtype=dtype, max_model_len=context, engine_args=config.engine_args)
+        VllmConfig(
+            model=model,
+            revision=revision,
+            dtype=dtype,
+            max_model_len=context,
+            engine_args=config.engine_args,
+        )
     )

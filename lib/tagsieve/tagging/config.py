@@ -22,7 +22,9 @@ class MemoryTaggerConfig(CommitConfig):
         "`builtin`, the one that ships; of several banks the tags are joined.",
     )
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
-        "auto", description="Precision of the encoder; auto: bfloat16 where the CPU has it."
+        "auto",
+        description="Precision of the encoder; auto: bfloat16 where the CPU of the machine that "
+        "submits has it. Part of the tagger: set it where several machines submit to one lake.",
     )
     replicas: int = Field(1, ge=1, description="Actors, each with the encoder and the bank.")
     cpus_per_replica: int | None = Field(

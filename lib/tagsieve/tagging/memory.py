@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from tagsieve.engines.actors import Counts
 from tagsieve.engines.encoders import (
+    Dtype,
     SentenceEncoder,
     dtype_of,
     packaged_minilm,
@@ -51,15 +52,20 @@ class MemoryTagger:
     """
 
     def __init__(
-        self, config: MemoryTaggerConfig, tagger: str, run_id: str, threads: int | None
+        self,
+        config: MemoryTaggerConfig,
+        tagger: str,
+        run_id: str,
+        dtype: Dtype,
+        threads: int | None,
     ) -> None:
         self._config, self._tagger, self._run_id = config, tagger, run_id
-        self._threads = threads
+        self._dtype, self._threads = dtype, threads
 
     def start(self, counted: Counts) -> None:  # noqa: ARG002
         """Load the encoder and the banks."""
         config = self._config
-        self._encoder = SentenceEncoder(packaged_minilm(), dtype_of(config.dtype), self._threads)
+        self._encoder = SentenceEncoder(packaged_minilm(), self._dtype, self._threads)
         self._banks = [Bank.load(folder, self._encoder) for folder in bank_folders(config)]
         self._readable = np.array(
             [

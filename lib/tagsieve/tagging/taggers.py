@@ -7,6 +7,7 @@ from typing import Any
 
 from tagsieve.engines.actors import ActorSpec, chunks_of
 from tagsieve.engines.config import RayConfig
+from tagsieve.engines.encoders import dtype_of
 from tagsieve.engines.llm.asking import check_llm, llm_actors
 from tagsieve.engines.ray import share_of_cores
 from tagsieve.ledger import fingerprint
@@ -62,7 +63,7 @@ def actors_of(
     chunk, chunks = chunks_of(config.commit_rows, MEMORY_CHUNK_ROWS, 2 * MEMORY_CHUNK_ROWS)
     return ActorSpec(
         MemoryTagger,
-        arguments | {"threads": threads},
+        arguments | {"dtype": dtype_of(config.dtype), "threads": threads},
         killed_by=killed,
         label="tag",
         replicas=config.replicas,

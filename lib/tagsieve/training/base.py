@@ -12,7 +12,7 @@ from tagsieve.engines.conversations import chat_parts, chat_template_of
 from tagsieve.engines.examples import check_file
 from tagsieve.engines.llm.fitting import load_tokenizer
 from tagsieve.engines.llm.prompts import load_prompt
-from tagsieve.engines.models import model_digest, model_folder
+from tagsieve.engines.models import everywhere, model_digest, model_folder
 from tagsieve.engines.ray import count_gpus, is_embedded
 from tagsieve.errors import UsageError
 from tagsieve.training.config import (
@@ -35,10 +35,11 @@ _PROBE = [
 
 @dataclass(frozen=True)
 class Base:
-    """A base model: its folder, the hash of what it is, and its tokenizer with the chat template of
-    the training."""
+    """A base model: where any machine finds it, the hash of what it is, and its tokenizer with the
+    chat template of the training."""
 
-    folder: str
+    model: str
+    revision: str | None
     digest: str
     tokenizer: Any
 
@@ -88,8 +89,8 @@ def _check_machine(config: TrainConfig) -> None:
 
 def load_base(config: TrainConfig) -> Base:
     """The base model of a training. Raises UsageError where the task cannot be trained on it."""
-    # Workers have another working directory.
-    folder = str(Path(model_folder(config.model, config.revision)).absolute())
+    model, revision = everywhere(config.model, config.revision)
+    folder = model_folder(model, revision)
     model_config = _model_config(folder, config.model)
     _check_weights(folder, config.model, model_config)
     longest = getattr(model_config.get_text_config(), "max_position_embeddings", None)
@@ -102,7 +103,7 @@ def load_base(config: TrainConfig) -> Base:
     _check_tokenizer(config, tokenizer)
     if isinstance(config, SftConfig | DpoConfig):
         tokenizer.chat_template = chat_template_of(config.template, tokenizer)
-    return Base(folder, model_digest(folder), tokenizer)
+    return Base(model, revision, model_digest(folder), tokenizer)
 
 
 def _model_config(folder: str, name: str) -> Any:

@@ -10,13 +10,20 @@ from tagsieve.config import RecipeModel
 from tagsieve.engines.conversations import Template
 
 Overlong = Literal["leave_out", "refuse"]
+Parallel = Literal["ddp", "fsdp", "deepspeed"]
 
 WHERE_AND_HOW_FAST = {
     "path", "workers", "gpus_per_worker", "cpus_per_worker", "micro_batch_size", "parallel",
     "parallel_args", "gradient_checkpointing", "checkpoint_steps", "keep_checkpoints", "log_steps",
     "restarts", "attention",
 }  # fmt: skip
-"""Settings that say where and how fast, not what: a training goes on when they change."""
+"""Settings that say where and how fast, not what: the model is the same when they change."""
+
+
+_GATHER = "stage3_gather_16bit_weights_on_model_save"
+_WHOLE = "FULL_STATE_DICT"
+EFFICIENT = "cpu_ram_efficient_loading"
+"""In fsdp_config: the first worker alone loads the weights."""
 
 
 class LoraConfig(RecipeModel):
@@ -99,12 +106,15 @@ class _Training(RecipeModel):
     cpus_per_worker: int | None = Field(
         None, ge=1, description="Default: 1 with a GPU, else the cores, shared."
     )
-    parallel: Literal["ddp", "fsdp", "deepspeed"] = Field(
-        "ddp", description="ddp: each worker has the whole model; fsdp, deepspeed: a part of it."
+    parallel: Parallel = Field(
+        "ddp",
+        description="ddp: each worker has the whole model, as always on CPUs; fsdp, deepspeed: a "
+        "part of it. A training does not go on from checkpoints of another one.",
     )
     parallel_args: dict[str, Any] = Field(
         {},
-        description="fsdp_config of transformers, or DeepSpeed's configuration, as parallel says.",
+        description="fsdp_config of transformers, or DeepSpeed's configuration, as parallel says; "
+        "beside the defaults, section by section.",
     )
     checkpoint_steps: int = Field(
         100, ge=1, description="Steps between checkpoints: the most that a lost worker repeats."
@@ -132,6 +142,14 @@ class _Training(RecipeModel):
         ours = {"train_batch_size", "train_micro_batch_size_per_gpu"} & set(value)
         if ours:
             raise ValueError("set train.batch_size and train.micro_batch_size, not DeepSpeed's own")
+        zero = value.get("zero_optimization", {})
+        if not zero.get(_GATHER, True):
+            raise ValueError(f"{_GATHER} is false, and a checkpoint would have no whole weights")
+        if value.get("state_dict_type", _WHOLE) != _WHOLE:
+            raise ValueError(
+                f"state_dict_type={value['state_dict_type']}: a checkpoint would have no whole "
+                f"weights; leave it, or set {_WHOLE}"
+            )
         return value
 
     @model_validator(mode="after")
@@ -240,6 +258,15 @@ class DpoConfig(_Training):
     template: Template = Field("vicuna", description="As of sft.")
     beta: float = Field(0.1, gt=0, description="How much it costs to go from the base model.")
     learning_rate: float = Field(5e-7, gt=0, description="The highest one.")
+
+    @model_validator(mode="after")
+    def _both_models_are_loaded(self) -> Self:
+        if self.lora is None and self.parallel_args.get(EFFICIENT):
+            raise ValueError(
+                f"{EFFICIENT} would leave the second model of a preference training empty on all "
+                "workers but one; leave it, or train an adapter (lora)"
+            )
+        return self
 
 
 TrainConfig = Annotated[

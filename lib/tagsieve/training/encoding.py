@@ -9,14 +9,17 @@ from functools import partial
 from typing import Any
 
 import pyarrow as pa
+from jinja2 import TemplateError
 from pyspark.sql import DataFrame
 
 from tagsieve.engines.conversations import Part, chat_parts, conversation_parts
 from tagsieve.engines.llm.prompts import PromptTemplate
+from tagsieve.errors import UsageError
 from tagsieve.training.tokens import IGNORED, exchanges_of, labelled
 
-NO_ANSWER, OVERLONG = "no_answer", "overlong"
-"""Why a row is left out: it has nothing that is trained on; it has more tokens than fit."""
+NO_ANSWER, OVERLONG, TEMPLATE = "no_answer", "overlong", "template"
+"""Why a row is left out: it has nothing that is trained on; it has more tokens than fit; the
+model's chat template refuses its turns, or writes earlier ones anew when later ones come."""
 
 _IDS = "array<int>"
 _COMMON = "id string, place {place}, tokens long, trained long, reason string"
@@ -76,11 +79,24 @@ def _encoded(
 
 
 def _rows(rows: list[Row], encoding: Encoding) -> list[Row]:
-    conversations = [encoding.parts(row) for row in rows]
+    told = [_parts(row, encoding) for row in rows]
+    conversations = [parts or [] for parts in told]
     flat = [parts for of_row in conversations for parts in of_row]
     found = iter(exchanges_of(flat, encoding.tokenizer, encoding.special))
     made = _pair if encoding.pairs else _conversation
-    return [made([next(found) for _ in of_row], encoding) for of_row in conversations]
+    encoded = [made([next(found) for _ in of_row], encoding) for of_row in conversations]
+    return [
+        row | {"reason": TEMPLATE} if parts is None else row
+        for row, parts in zip(encoded, told, strict=True)
+    ]
+
+
+def _parts(row: Row, encoding: Encoding) -> list[list[Part]] | None:
+    """The conversations of a row; None where the model's chat template refuses them."""
+    try:
+        return encoding.parts(row)
+    except (TemplateError, UsageError):
+        return None
 
 
 def _conversation(found: list[Any], encoding: Encoding) -> Row:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from tagsieve.training.config import DpoConfig, SftConfig, TrainConfig
+from tagsieve.engines.models import model_folder
+from tagsieve.errors import UsageError
+from tagsieve.training.config import EFFICIENT, DpoConfig, Parallel, SftConfig, TrainConfig
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -28,21 +30,23 @@ DEEPSPEED: dict[str, Any] = {
     "train_batch_size": "auto",
     "train_micro_batch_size_per_gpu": "auto",
 }
-"""ZeRO-3, where the recipe sets nothing else."""
+"""ZeRO-3, with whole weights in its checkpoints."""
 
 
 @dataclass(frozen=True)
 class Job:
     """What the workers of a training share.
 
-    `model`: folder of the base model. `rows`: folder or URI with `TRAIN` and, if some rows are held
-    out, `HELD_OUT`. `board`: the actor that is told how far it is. `events`: folder of TensorBoard
-    files, None for none. `dtype`: "bfloat16" or "float32". `gpu`: whether each worker has one.
+    `model`, `revision`: the base model, as any machine finds it. `rows`: folder or URI with `TRAIN`
+    and, if some rows are held out, `HELD_OUT`. `board`: the actor that is told how far it is.
+    `events`: folder of TensorBoard files, None for none. `dtype`: "bfloat16" or "float32". `gpu`:
+    whether each worker has one.
     `threads`: of a worker without.
     """
 
     config: TrainConfig
     model: str
+    revision: str | None
     tokenizer: Any
     rows: str
     held_out: bool
@@ -51,6 +55,11 @@ class Job:
     dtype: str
     gpu: bool
     threads: int
+
+    @property
+    def parallel(self) -> Parallel:
+        """How the workers share the model; on CPUs each has the whole."""
+        return self.config.parallel if self.gpu else "ddp"
 
 
 class Board:
@@ -126,7 +135,7 @@ def train_worker(given: dict[str, Job]) -> dict[str, Any]:
         trainer, error = None, None
         try:
             trainer = _trainer(job, folder)
-        except (ImportError, OSError, RuntimeError, TypeError, ValueError) as failure:
+        except (ImportError, OSError, RuntimeError, TypeError, UsageError, ValueError) as failure:
             error = f"{type(failure).__name__}: {failure}"
         # Raised, it would be tried again and again, as a worker that was lost.
         error = _first_error(error)
@@ -174,12 +183,13 @@ def _newest_checkpoint(checkpoint: Any) -> Iterator[str | None]:
 def _trainer(job: Job, folder: str) -> Any:
     """The trainer of a worker; what it writes meanwhile lies in `folder`."""
     config = job.config
+    _before_loading(job)
     train = open_rows(f"{job.rows}/{TRAIN}", f"{folder}/rows")
     held_out = open_rows(f"{job.rows}/{HELD_OUT}", f"{folder}/rows") if job.held_out else None
     cls, arguments = _preference_trainer() if isinstance(config, DpoConfig) else _sft_trainer()
     given = {**_arguments(job, folder), **_of_task(config)}
     return cls(
-        model=job.model,
+        model=model_folder(job.model, job.revision),
         args=arguments(**given),
         train_dataset=train,
         eval_dataset=held_out,
@@ -233,6 +243,8 @@ def _arguments(job: Job, folder: str) -> dict[str, Any]:
         "model_init_kwargs": {
             "dtype": job.dtype if adapter_alone else "float32",
             "attn_implementation": config.attention,
+            # TRL would have each worker spread a preference training's second model over all GPUs.
+            "device_map": None,
         },
         "per_device_train_batch_size": config.micro_batch_size,
         "per_device_eval_batch_size": config.micro_batch_size,
@@ -258,17 +270,41 @@ def _arguments(job: Job, folder: str) -> dict[str, Any]:
         "report_to": [] if job.events is None else ["tensorboard"],
         "disable_tqdm": True,
         "log_level": "error",
-        **_sharded(config),
+        **_sharded(job),
     }
 
 
-def _sharded(config: TrainConfig) -> dict[str, Any]:
-    match config.parallel:
+def _sharded(job: Job) -> dict[str, Any]:
+    given = job.config.parallel_args
+    match job.parallel:
         case "fsdp":
-            return {"fsdp": True, "fsdp_config": dict(config.parallel_args)}
+            return {"fsdp": True, "fsdp_config": {EFFICIENT: _loads_once(job), **given}}
         case "deepspeed":
-            return {"deepspeed": DEEPSPEED | config.parallel_args}
+            return {"deepspeed": _merged(DEEPSPEED, given)}
     return {"ddp_find_unused_parameters": False}
+
+
+def _merged(ours: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Both, section by section; what is given wins."""
+    sections = {
+        name: {**ours.get(name, {}), **value} if isinstance(value, dict) else value
+        for name, value in given.items()
+    }
+    return ours | sections
+
+
+def _before_loading(job: Job) -> None:
+    """Tell transformers how weights are loaded: the trainer would, but after it has loaded them."""
+    if job.parallel == "fsdp":
+        efficient = job.config.parallel_args.get(EFFICIENT, _loads_once(job))
+        os.environ["ACCELERATE_USE_FSDP"] = "true"
+        os.environ["FSDP_CPU_RAMEFFICIENT_LOADING"] = str(efficient).lower()
+
+
+def _loads_once(job: Job) -> bool:
+    """Whether the first worker alone loads the weights and hands the others their parts. TRL does
+    not hand on those of a preference training's second model."""
+    return not isinstance(job.config, DpoConfig) or job.config.lora is not None
 
 
 def _adapter(job: Job) -> dict[str, Any]:

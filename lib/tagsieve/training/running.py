@@ -14,6 +14,7 @@ from typing import Any
 import fsspec
 
 from tagsieve.console import Console
+from tagsieve.engines.models import model_folder
 from tagsieve.errors import RunError
 from tagsieve.training.config import TrainConfig
 from tagsieve.training.loop import Job, train_worker
@@ -195,7 +196,7 @@ def _write(checkpoint: Any, job: Job, place: str) -> None:
                 (Path(made) / file.name).write_bytes(file.read_bytes())
         else:
             dtype = getattr(torch, job.dtype)
-            whole = folder if lora is None else job.model
+            whole = folder if lora is None else model_folder(job.model, job.revision)
             model = AutoModelForCausalLM.from_pretrained(whole, dtype=dtype)
             if lora is not None:
                 from peft import PeftModel

@@ -52,8 +52,8 @@ def train(context: Context, config: TrainConfig, source: Source, recipe: str) ->
 
     Spark makes token ids of the rows and hands them over as Parquet; each worker of Ray Train maps
     them into memory. A training of the same rows, base model and settings goes on from its newest
-    checkpoint; one that is done is known. Rejected: `held_out`, and `overlong` and `no_answer`,
-    which are in `rejects`. One run at a time trains a model; RunError for the second.
+    checkpoint; one that is done is known. Rejected: `held_out`, and `overlong`, `no_answer` and
+    `template`, which are in `rejects`. One run at a time trains a model; RunError for the second.
     `recipe`: the resolved recipe, for the card.
     """
     run = context.run
@@ -194,13 +194,28 @@ def _trained(
     # Where tensorboardX cannot write, the history in the card's folder has all figures.
     events = None if "://" in place else f"{place}/tensorboard/{model_id}"
     job = Job(
-        config, base.folder, base.tokenizer, rows, aside, board, events, dtype,
+        config, base.model, base.revision, base.tokenizer, rows, aside, board, events, dtype,
         workers.gpus > 0, workers.cpus,
     )  # fmt: skip
+    if job.parallel != config.parallel:
+        context.console.line(
+            f"train: train.parallel={config.parallel} needs GPUs; each of {workers.count} workers "
+            "has the whole model"
+        )
     trained = run_training(
-        job, workers, f"{place}/checkpoints", model_id, embedded, context.console
+        job, workers, f"{place}/checkpoints", _run_name(job, model_id), embedded, context.console
     )
     return trained, job
+
+
+def _run_name(job: Job, model_id: str) -> str:
+    """Of trainings that can go on from each other's checkpoints."""
+    match job.parallel:
+        case "ddp":
+            return model_id
+        case "fsdp":
+            return f"{model_id}-fsdp"
+    return f"{model_id}-deepspeed-{job.config.workers}"
 
 
 def _metrics(trained: Trained, rows: _Rows, aside: _Rows) -> dict[str, float]:
