@@ -147,7 +147,7 @@ def test_run_with_a_missing_input_exits_2_before_an_engine_starts(
     [
         ({"lake": "taken/lake"}, 1, "lake=taken/lake: cannot be written: .*taken is no folder"),
         ({"export": {"path": "taken"}}, 1, "export.path=taken: cannot be written"),
-        ({"report": {"path": "taken/r.html"}}, 1, "taken: cannot be written"),
+        ({"report": {"path": "taken/r.html"}}, 1, "cannot be written: .*taken is no folder"),
         ({"tag": {"banks": ["nowhere"]}}, 2, "tag.banks: .*nowhere' is no bank; use builtin"),
         ({"inputs": [{"dataset": "x/y", "pool": "p"}]}, 2, r"pip install 'tagsieve\[hf\]'"),
         ({"inputs": [{"path": "empty", "pool": "p"}]}, 2, "'empty' .* has no files in it"),
@@ -167,6 +167,40 @@ def test_run_that_is_bound_to_fail_is_refused_before_anything_is_written(
     assert done.exit_code == code
     assert re.search(message, done.stderr)
     assert "Traceback" not in done.output
+    assert not (tmp_path / "lakes").exists()
+
+
+HTTP = {"kind": "http", "base_url": "http://localhost:1/v1", "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [
+        ("lake", {}),
+        ("export.path", {}),
+        ("report.path", {}),
+        ("train.path", {"task": "sft", "selection": "s"}),
+        ("evaluate.path", {"task": "tags", "engine": HTTP}),
+        ("judge.path", {"task": "tags", "engine": HTTP}),
+        ("evolve.path", {"what": "quality", "name": "q", "generator": HTTP}),
+    ],
+)
+def test_uri_that_cannot_be_reached_is_refused_before_anything_is_written(
+    tagsieve, recipe, tmp_path, monkeypatch, tiny_llama, setting, values
+):
+    step = setting.removesuffix(".path")
+    given = {"steps": ["ingest"]} if step == "lake" else {"steps": [step], step: values}
+    if step == "train":
+        given["train"]["model"] = str(tiny_llama)
+    path = recipe(**given)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    for place, told in [
+        ("s3://bucket/to", r"Install s3fs to access S3: pip install 'tagsieve\[s3\]'"),
+        ("gx://bucket/to", "Protocol not known: gx"),
+    ]:
+        done = tagsieve("run", path, f"{setting}={place}")
+        assert done.exit_code == 2
+        assert re.search(f"{setting}={place}: cannot be reached: {told}", done.stderr)
     assert not (tmp_path / "lakes").exists()
 
 

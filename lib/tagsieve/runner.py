@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -16,7 +16,7 @@ from tagsieve.errors import RunError, UsageError
 from tagsieve.evaluating.config import EvaluateConfig, EvaluateTagsConfig
 from tagsieve.ingest.files import find_files
 from tagsieve.judging.config import JudgeAnswersConfig, JudgePairsConfig, JudgeTagsConfig
-from tagsieve.lake import Lake, absolute
+from tagsieve.lake import Lake, absolute, check_scheme
 from tagsieve.ledger import StepRun, new_run_id, record_step
 from tagsieve.mixing.config import MixConfig
 from tagsieve.recipe import Recipe, StepName
@@ -314,10 +314,8 @@ def _check_evaluate(recipe: Recipe, steps: Sequence[StepName]) -> None:
     """As `check_before`, of the step evaluate; of a model that the step train makes before it, only
     what can be seen without it."""
     config = recipe.evaluate
-    if config is not None:
-        _check_writable("evaluate.path", config.path)
-        if "train" in steps and _is_trained(recipe, config):
-            return
+    if config is not None and "train" in steps and _is_trained(recipe, config):
+        return
     _evaluate_task(recipe).check(recipe.ray)
     if isinstance(config, EvaluateTagsConfig):
         from tagsieve.ontology.semantic import encoder_folder
@@ -429,7 +427,7 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
     if "evolve" in steps:
         from tagsieve.evolving import check_evolve
 
-        _check_writable("evolve.path", check_evolve(recipe.evolve, recipe.ray).path)
+        check_evolve(recipe.evolve, recipe.ray)
     if "embed" in steps:
         encoder_fingerprint(recipe.embed)
     if "screen" in steps:
@@ -443,34 +441,44 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
     if "judge" in steps:
         from tagsieve.judging import check_judge
 
-        reported = check_judge(recipe.judge, recipe.ray)
-        if not isinstance(reported, JudgePairsConfig):
-            _check_writable("judge.path", reported.path)
+        check_judge(recipe.judge, recipe.ray)
     if "mix" in steps:
         _mix_config(recipe)
     if "train" in steps:
         from tagsieve.training import check_train
 
-        _check_writable("train.path", check_train(recipe.train, recipe.ray).path)
+        check_train(recipe.train, recipe.ray)
     if "evaluate" in steps:
         _check_evaluate(recipe, steps)
-    _check_writable("lake", recipe.lake)
-    if "export" in steps:
-        _check_writable("export.path", recipe.export.path)
-    if "report" in steps and recipe.report.path is not None:
-        _check_writable("report.path", str(Path(recipe.report.path).parent))
+    for setting, place in _outputs(recipe, steps):
+        check_scheme(setting, place)
+        _check_writable(setting, place)
 
 
-def _check_writable(setting: str, folder: str) -> None:
+_WRITING = {"evolve", "judge", "export", "train", "evaluate", "report"}
+"""Steps that write files of their own. A judge of pairs writes none, a report has a default."""
+
+
+def _outputs(recipe: Recipe, steps: Sequence[StepName]) -> Iterator[tuple[str, str]]:
+    """Where the steps write: settings and what they are set to."""
+    yield "lake", recipe.lake
+    for step in steps:
+        path = getattr(getattr(recipe, step), "path", None) if step in _WRITING else None
+        if path is not None:
+            yield f"{step}.path", path
+
+
+def _check_writable(setting: str, place: str) -> None:
     """Raise RunError for a local folder that is not there and cannot be made, or not written to."""
-    if urlsplit(folder).scheme:
+    if urlsplit(place).scheme:
         return
-    path = Path(folder).expanduser().absolute()
-    nearest = next(p for p in (path, *path.parents) if p.exists())
+    path = Path(place).expanduser().absolute()
+    folder = path.parent if setting == "report.path" else path
+    nearest = next(p for p in (folder, *folder.parents) if p.exists())
     if not nearest.is_dir():
-        raise RunError(f"{setting}={folder}: cannot be written: {nearest} is no folder")
+        raise RunError(f"{setting}={place}: cannot be written: {nearest} is no folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise RunError(f"{setting}={folder}: cannot be written: no permission in {nearest}")
+        raise RunError(f"{setting}={place}: cannot be written: no permission in {nearest}")
 
 
 def run_steps(
@@ -570,10 +578,10 @@ def show_outcome(recipe: Recipe, console: Console) -> None:
     )  # fmt: skip
     console.line(f"tables   {lake.root}")
     if "export" in recipe.steps:
-        console.line(f"outputs  {Path(recipe.export.path).absolute()}")
+        console.line(f"outputs  {absolute(recipe.export.path)}")
     if "report" in recipe.steps:
         path = recipe.report.path or f"{recipe.export.path}/report.html"
-        console.line(f"report   {Path(path).absolute()}")
+        console.line(f"report   {absolute(path)}")
 
 
 def _side_by_side(
