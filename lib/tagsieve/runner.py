@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import zip_longest
@@ -221,9 +222,8 @@ def _mixtures(recipe: Recipe) -> list[str]:
 def _export(context: Context, recipe: Recipe) -> None:
     from tagsieve.reporting import export
 
-    resolved = recipe.model_dump_json()
     selections = [config.name for config in recipe.selections]
-    export(context, recipe.export, selections, resolved, _mixtures(recipe))
+    export(context, recipe.export, selections, resolved(recipe), _mixtures(recipe))
 
 
 def _train(context: Context, recipe: Recipe) -> None:
@@ -231,7 +231,7 @@ def _train(context: Context, recipe: Recipe) -> None:
 
     config = recipe.train
     assert config is not None  # `check_before` has looked
-    train(context, config, _training_source(recipe, config), recipe.model_dump_json())
+    train(context, config, _training_source(recipe, config), resolved(recipe))
 
 
 def _training_source(recipe: Recipe, config: TrainConfig) -> Source:
@@ -378,6 +378,18 @@ def _counted_version(context: Context, recipe: Recipe) -> str | None:
     """The ontology version whose tags the recipe's scorers count, None where none does."""
     counts = any(scorer.kind == "tags" for scorer in recipe.score.scorers)
     return _version(context, recipe) if counts else None
+
+
+_SECRET = re.compile(r"secret|key|token|password", re.IGNORECASE)
+
+
+def resolved(recipe: Recipe) -> str:
+    """The recipe as it is stored and put on cards, in JSON: values of `spark.conf` that look like
+    secrets by their names are hidden."""
+    conf = recipe.spark.conf
+    shown = {name: "***" if _SECRET.search(name) else conf[name] for name in conf}
+    spark = recipe.spark.model_copy(update={"conf": shown})
+    return recipe.model_copy(update={"spark": spark}).model_dump_json()
 
 
 StepFunction = Callable[[Context, Recipe], None]
@@ -542,11 +554,11 @@ def _run(
 ) -> str:
     lake = Lake(recipe.lake)
     run_id = new_run_id()
-    resolved = recipe.model_dump_json()
+    told = resolved(recipe)
     console.line(f"run {run_id} in lake {lake.root}")
     try:
         for step, function in functions:
-            with record_step(lake, run_id, step, resolved) as run:
+            with record_step(lake, run_id, step, told) as run:
                 function(Context(lake, engines, run, console, limit), recipe)
             console.line(summary(run))
     finally:
