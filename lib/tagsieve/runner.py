@@ -493,6 +493,23 @@ def _check_writable(setting: str, place: str) -> None:
         raise RunError(f"{setting}={place}: cannot be written: no permission in {nearest}")
 
 
+_OVER_SAMPLES = {"tag", "evolve", "embed", "screen", "score", "select", "mix"}
+"""Steps that would have nothing to do without samples; the others name what they lack."""
+
+
+def _check_samples(recipe: Recipe, steps: Sequence[StepName]) -> None:
+    """Raise RunError where a step reads samples, and none were ever ingested into this lake."""
+    reading = [step for step in steps if step in _OVER_SAMPLES]
+    if not reading or "ingest" in steps:
+        return
+    lake = Lake(recipe.lake)
+    if lake.version("samples") is None:
+        raise RunError(
+            f"lake {lake.root} has no table samples, which {reading[0]} reads; run the step "
+            "ingest first, or set lake to where it has run"
+        )
+
+
 def _warn(recipe: Recipe, steps: Sequence[StepName], console: Console) -> None:
     """Say what works here and is hardly meant: a model on the CPU of a machine with GPUs."""
     from tagsieve.engines.llm.asking import asks_vllm, idle_gpus
@@ -517,6 +534,7 @@ def run_steps(
     failed and ends the run; what it had committed stays.
     """
     check_before(recipe, steps)
+    _check_samples(recipe, steps)
     _warn(recipe, steps, console)
     functions: list[tuple[str, StepFunction]] = []
     for step in steps:
