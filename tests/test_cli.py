@@ -314,7 +314,7 @@ def test_status_shows_runs_failures_quarantine_and_tables(tagsieve, small_lake):
     assert tagsieve("status", "--runs", 0).exit_code == 2
 
 
-def test_status_without_a_lake_or_with_two_says_how_to_name_one(tagsieve, tmp_path):
+def test_status_without_a_lake_or_with_two_unused_ones_says_how_to_name_one(tagsieve, tmp_path):
     none = tagsieve("status")
     assert (none.exit_code, "there is none" in none.stderr) == (2, True)
     for name in ("one", "two"):
@@ -323,6 +323,31 @@ def test_status_without_a_lake_or_with_two_says_how_to_name_one(tagsieve, tmp_pa
     assert (two.exit_code, "lakes/one, lakes/two" in two.stderr) == (2, True)
     empty = tagsieve("status", "--lake", "lakes/one")
     assert (empty.exit_code, "no tables there" in empty.stderr) == (2, True)
+
+
+def test_of_several_lakes_the_last_used_one_is_shown(tagsieve, tmp_path, engines, monkeypatch):
+    def use(name, run_id):
+        lake = Lake(str(tmp_path / "lakes" / name))
+        recorded(lake, engines, "tag", run_id, lambda _: None)
+
+    for name, run_id in [("one", "first"), ("two", "second")]:
+        use(name, run_id)
+    (tmp_path / "lakes" / "three").mkdir()  # nothing was ever run there
+    done = tagsieve("status")
+    assert (done.exit_code, "second" in done.stdout, "first" in done.stdout) == (0, True, False)
+    told = "lake lakes/two, the last used of 3 in lakes/; --lake names another\n"
+    assert done.stderr == told
+    assert told not in done.stdout
+    use("one", "third")
+    assert "third" in tagsieve("status").stdout
+    assert tagsieve("inspect", "runs").stderr.startswith("lake lakes/one, ")
+    refused = tagsieve("maintain")
+    assert (refused.exit_code, "name the lake with --lake" in refused.stderr) == (2, True)
+    named = tagsieve("status", "--lake", "lakes/two")
+    assert ("second" in named.stdout, named.stderr) == (True, "")
+    monkeypatch.setenv("TAGSIEVE_LAKE", "lakes/two")
+    set_to = tagsieve("status")
+    assert ("second" in set_to.stdout, set_to.stderr) == (True, "")
 
 
 def test_inspect_shows_place_schema_and_the_rows_that_match(tagsieve, small_lake):
