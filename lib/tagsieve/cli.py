@@ -79,7 +79,9 @@ def main(verbose: bool) -> None:
 
 
 _LAKE_OPTION = click.option(
-    "--lake", envvar="TAGSIEVE_LAKE", help="The lake; default: TAGSIEVE_LAKE, or the one in lakes/."
+    "--lake",
+    envvar="TAGSIEVE_LAKE",
+    help="The lake; default: TAGSIEVE_LAKE, or the one in lakes/; of several, the last used.",
 )
 
 
@@ -341,26 +343,45 @@ def maintain(
     unpin_days: float | None,
     dry_run: bool,
 ) -> None:
-    """Compact, checkpoint and vacuum tables (default: all), keeping every pinned version."""
+    """Compact, checkpoint and vacuum tables (default: all), keeping every pinned version.
+
+    Of several lakes in lakes/, name one: what this removes is not removed from a lake by guess.
+    """
     from tagsieve import maintaining
     from tagsieve.console import Console
 
-    maintaining.maintain(_open_lake(lake), tables, Console(), retention_hours, unpin_days, dry_run)
+    opened = _open_lake(lake, of_several=False)
+    maintaining.maintain(opened, tables, Console(), retention_hours, unpin_days, dry_run)
 
 
-def _open_lake(given: str | None) -> Lake:
+def _open_lake(given: str | None, of_several: bool = True) -> Lake:
+    """The lake that was given, else the one in lakes/; `of_several`: the last used one."""
     from tagsieve.lake import Lake
 
     if given is None:
-        found = sorted(path for path in Path("lakes").glob("*") if path.is_dir())
-        if len(found) != 1:
-            what = "is none" if not found else "are " + ", ".join(map(str, found))
-            raise UsageError(f"name the lake with --lake; in lakes/ there {what}")
-        given = str(found[0])
+        given = _lake_here(of_several)
     lake = Lake(given)
     if not lake.tables():
         raise UsageError(f"lake {lake.root}: no tables there; has a run been made?")
     return lake
+
+
+def _lake_here(of_several: bool) -> str:
+    """The lake in lakes/; of several, the one whose table `runs` changed last."""
+    found = sorted(path for path in Path("lakes").glob("*") if path.is_dir())
+    if len(found) == 1:
+        return str(found[0])
+    used = {path: path / "runs" / "_delta_log" for path in found}
+    used = {path: log for path, log in used.items() if log.is_dir()}
+    if not (used and of_several):
+        what = "is none" if not found else "are " + ", ".join(map(str, found))
+        raise UsageError(f"name the lake with --lake; in lakes/ there {what}")
+    last = max(used, key=lambda path: used[path].stat().st_mtime_ns)
+    # Not among what the command prints, which may be read by a program.
+    click.echo(
+        f"lake {last}, the last used of {len(found)} in lakes/; --lake names another", err=True
+    )
+    return str(last)
 
 
 @main.command()

@@ -247,6 +247,11 @@ def _checks(fix: bool) -> Iterator[tuple[str, str, bool, str]]:
         shown = next(filter(_version, packages), packages[0])
         absent = f"not installed (only needed for tagsieve[{extra}])"
         yield shown, _version(shown) or absent, True, ""
+    if _version("ray"):
+        from tagsieve.engines.llm.asking import idle_gpus
+        from tagsieve.engines.ray import count_gpus
+
+        yield "GPUs", idle_gpus() or str(count_gpus() or "none"), True, ""
     memory = psutil.virtual_memory()
     gib = 2**30
     yield (

@@ -28,7 +28,7 @@ from deltalake import (
 )
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from tagsieve.errors import RunError
+from tagsieve.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -597,6 +597,20 @@ PAYLOAD_BYTES = 64 * 1024
 def absolute(place: str) -> str:
     """A folder as every process sees it: a URI as it is, a local path without its `~` and dots."""
     return place if urlsplit(place).scheme else str(Path(place).expanduser().absolute())
+
+
+def check_scheme(setting: str, place: str) -> None:
+    """Raise UsageError for a URI of a kind that is unknown, or whose package is not installed."""
+    if "://" not in place:
+        return
+    import fsspec
+
+    scheme = urlsplit(place).scheme
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except (ImportError, ValueError) as error:
+        mend = ": pip install 'tagsieve[s3]'" if scheme in ("s3", "s3a") else ""
+        raise UsageError(f"{setting}={place}: cannot be reached: {error}{mend}") from error
 
 
 class Lake:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -16,7 +17,7 @@ from tagsieve.errors import RunError, UsageError
 from tagsieve.evaluating.config import EvaluateConfig, EvaluateTagsConfig
 from tagsieve.ingest.files import find_files
 from tagsieve.judging.config import JudgeAnswersConfig, JudgePairsConfig, JudgeTagsConfig
-from tagsieve.lake import Lake, absolute
+from tagsieve.lake import Lake, absolute, check_scheme
 from tagsieve.ledger import StepRun, new_run_id, record_step
 from tagsieve.mixing.config import MixConfig
 from tagsieve.recipe import Recipe, StepName
@@ -221,9 +222,8 @@ def _mixtures(recipe: Recipe) -> list[str]:
 def _export(context: Context, recipe: Recipe) -> None:
     from tagsieve.reporting import export
 
-    resolved = recipe.model_dump_json()
     selections = [config.name for config in recipe.selections]
-    export(context, recipe.export, selections, resolved, _mixtures(recipe))
+    export(context, recipe.export, selections, resolved(recipe), _mixtures(recipe))
 
 
 def _train(context: Context, recipe: Recipe) -> None:
@@ -231,7 +231,7 @@ def _train(context: Context, recipe: Recipe) -> None:
 
     config = recipe.train
     assert config is not None  # `check_before` has looked
-    train(context, config, _training_source(recipe, config), recipe.model_dump_json())
+    train(context, config, _training_source(recipe, config), resolved(recipe))
 
 
 def _training_source(recipe: Recipe, config: TrainConfig) -> Source:
@@ -314,10 +314,8 @@ def _check_evaluate(recipe: Recipe, steps: Sequence[StepName]) -> None:
     """As `check_before`, of the step evaluate; of a model that the step train makes before it, only
     what can be seen without it."""
     config = recipe.evaluate
-    if config is not None:
-        _check_writable("evaluate.path", config.path)
-        if "train" in steps and _is_trained(recipe, config):
-            return
+    if config is not None and "train" in steps and _is_trained(recipe, config):
+        return
     _evaluate_task(recipe).check(recipe.ray)
     if isinstance(config, EvaluateTagsConfig):
         from tagsieve.ontology.semantic import encoder_folder
@@ -382,6 +380,18 @@ def _counted_version(context: Context, recipe: Recipe) -> str | None:
     return _version(context, recipe) if counts else None
 
 
+_SECRET = re.compile(r"secret|key|token|password", re.IGNORECASE)
+
+
+def resolved(recipe: Recipe) -> str:
+    """The recipe as it is stored and put on cards, in JSON: values of `spark.conf` that look like
+    secrets by their names are hidden."""
+    conf = recipe.spark.conf
+    shown = {name: "***" if _SECRET.search(name) else conf[name] for name in conf}
+    spark = recipe.spark.model_copy(update={"conf": shown})
+    return recipe.model_copy(update={"spark": spark}).model_dump_json()
+
+
 StepFunction = Callable[[Context, Recipe], None]
 
 STEP_FUNCTIONS: dict[StepName, StepFunction] = {
@@ -429,7 +439,7 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
     if "evolve" in steps:
         from tagsieve.evolving import check_evolve
 
-        _check_writable("evolve.path", check_evolve(recipe.evolve, recipe.ray).path)
+        check_evolve(recipe.evolve, recipe.ray)
     if "embed" in steps:
         encoder_fingerprint(recipe.embed)
     if "screen" in steps:
@@ -443,34 +453,72 @@ def check_before(recipe: Recipe, steps: Sequence[StepName]) -> None:
     if "judge" in steps:
         from tagsieve.judging import check_judge
 
-        reported = check_judge(recipe.judge, recipe.ray)
-        if not isinstance(reported, JudgePairsConfig):
-            _check_writable("judge.path", reported.path)
+        check_judge(recipe.judge, recipe.ray)
     if "mix" in steps:
         _mix_config(recipe)
     if "train" in steps:
         from tagsieve.training import check_train
 
-        _check_writable("train.path", check_train(recipe.train, recipe.ray).path)
+        check_train(recipe.train, recipe.ray)
     if "evaluate" in steps:
         _check_evaluate(recipe, steps)
-    _check_writable("lake", recipe.lake)
-    if "export" in steps:
-        _check_writable("export.path", recipe.export.path)
-    if "report" in steps and recipe.report.path is not None:
-        _check_writable("report.path", str(Path(recipe.report.path).parent))
+    for setting, place in _outputs(recipe, steps):
+        check_scheme(setting, place)
+        _check_writable(setting, place)
 
 
-def _check_writable(setting: str, folder: str) -> None:
+_WRITING = {"evolve", "judge", "export", "train", "evaluate", "report"}
+"""Steps that write files of their own. A judge of pairs writes none, a report has a default."""
+
+
+def _outputs(recipe: Recipe, steps: Sequence[StepName]) -> Iterator[tuple[str, str]]:
+    """Where the steps write: settings and what they are set to."""
+    yield "lake", recipe.lake
+    for step in steps:
+        path = getattr(getattr(recipe, step), "path", None) if step in _WRITING else None
+        if path is not None:
+            yield f"{step}.path", path
+
+
+def _check_writable(setting: str, place: str) -> None:
     """Raise RunError for a local folder that is not there and cannot be made, or not written to."""
-    if urlsplit(folder).scheme:
+    if urlsplit(place).scheme:
         return
-    path = Path(folder).expanduser().absolute()
-    nearest = next(p for p in (path, *path.parents) if p.exists())
+    path = Path(place).expanduser().absolute()
+    folder = path.parent if setting == "report.path" else path
+    nearest = next(p for p in (folder, *folder.parents) if p.exists())
     if not nearest.is_dir():
-        raise RunError(f"{setting}={folder}: cannot be written: {nearest} is no folder")
+        raise RunError(f"{setting}={place}: cannot be written: {nearest} is no folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise RunError(f"{setting}={folder}: cannot be written: no permission in {nearest}")
+        raise RunError(f"{setting}={place}: cannot be written: no permission in {nearest}")
+
+
+_OVER_SAMPLES = {"tag", "evolve", "embed", "screen", "score", "select", "mix"}
+"""Steps that would have nothing to do without samples; the others name what they lack."""
+
+
+def _check_samples(recipe: Recipe, steps: Sequence[StepName]) -> None:
+    """Raise RunError where a step reads samples, and none were ever ingested into this lake."""
+    reading = [step for step in steps if step in _OVER_SAMPLES]
+    if not reading or "ingest" in steps:
+        return
+    lake = Lake(recipe.lake)
+    if lake.version("samples") is None:
+        raise RunError(
+            f"lake {lake.root} has no table samples, which {reading[0]} reads; run the step "
+            "ingest first, or set lake to where it has run"
+        )
+
+
+def _warn(recipe: Recipe, steps: Sequence[StepName], console: Console) -> None:
+    """Say what works here and is hardly meant: a model on the CPU of a machine with GPUs."""
+    from tagsieve.engines.llm.asking import asks_vllm, idle_gpus
+    from tagsieve.engines.ray import is_embedded
+
+    asking = [step for step in steps if asks_vllm(getattr(recipe, step, None))]
+    told = idle_gpus() if asking and is_embedded(recipe.ray) else None
+    if told:
+        console.line(f"{', '.join(asking)}: {told}", style="yellow")
 
 
 def run_steps(
@@ -486,6 +534,8 @@ def run_steps(
     failed and ends the run; what it had committed stays.
     """
     check_before(recipe, steps)
+    _check_samples(recipe, steps)
+    _warn(recipe, steps, console)
     functions: list[tuple[str, StepFunction]] = []
     for step in steps:
         functions += _selections(recipe) if step == "select" else [(step, STEP_FUNCTIONS[step])]
@@ -522,6 +572,7 @@ def run_replay(
             tagging.replay(context, recipe.tag, reasons)
 
     check_before(recipe, [step])
+    _warn(recipe, [step], console)
     return _run(recipe, [("replay", again)], console, engines, limit)
 
 
@@ -534,11 +585,11 @@ def _run(
 ) -> str:
     lake = Lake(recipe.lake)
     run_id = new_run_id()
-    resolved = recipe.model_dump_json()
+    told = resolved(recipe)
     console.line(f"run {run_id} in lake {lake.root}")
     try:
         for step, function in functions:
-            with record_step(lake, run_id, step, resolved) as run:
+            with record_step(lake, run_id, step, told) as run:
                 function(Context(lake, engines, run, console, limit), recipe)
             console.line(summary(run))
     finally:
@@ -570,10 +621,10 @@ def show_outcome(recipe: Recipe, console: Console) -> None:
     )  # fmt: skip
     console.line(f"tables   {lake.root}")
     if "export" in recipe.steps:
-        console.line(f"outputs  {Path(recipe.export.path).absolute()}")
+        console.line(f"outputs  {absolute(recipe.export.path)}")
     if "report" in recipe.steps:
         path = recipe.report.path or f"{recipe.export.path}/report.html"
-        console.line(f"report   {Path(path).absolute()}")
+        console.line(f"report   {absolute(path)}")
 
 
 def _side_by_side(

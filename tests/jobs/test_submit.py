@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pyspark
 import pytest
+import yaml
 
+from programs import SMALL, finish, start
 from ray_cluster import RAY, clean_environment
 from tagsieve.engines.spark import delta_jars
 from tagsieve.lake import Lake
@@ -55,6 +57,19 @@ def test_spark_submit_without_delta_says_what_to_add(tmp_path):
     assert done.returncode == 1
     # spark-submit joins a Python program's two outputs into one.
     assert "--packages io.delta:delta-spark" in done.stdout
+
+
+def test_python_of_the_workers_is_the_one_that_the_environment_names(tmp_path):
+    used, python = tmp_path / "used", tmp_path / "python"
+    python.write_text(f'#!/bin/sh\ntouch {used}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    recipe, rows = tmp_path / "recipe.yaml", tmp_path / "one.jsonl"
+    rows.write_text('{"instruction": "ask", "input": "", "output": "say"}\n')
+    inputs = [{"path": str(rows), "pool": "p"}]
+    recipe.write_text(yaml.safe_dump({"lake": str(tmp_path / "lake"), "inputs": inputs} | SMALL))
+    environment = clean_environment(PYSPARK_PYTHON=str(python))
+    assert "1 kept" in finish(start("ingest", str(recipe), environment=environment))
+    assert used.exists()
 
 
 def test_ray_job_submit_runs_a_job_file(demo, start_cluster, own_bank):

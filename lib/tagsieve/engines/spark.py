@@ -61,7 +61,9 @@ def fetch_delta_jars() -> list[Path]:
             *("--conf", f"spark.jars.ivy={cache_folder() / 'ivy'}"),
             str(nothing),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, env=_environment())
+        # PYSPARK_PYTHON may be a Python that only the nodes of a cluster have.
+        environment = _environment() | {"PYSPARK_DRIVER_PYTHON": sys.executable}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
     jars = delta_jars()
     if done.returncode or not jars:
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
@@ -79,9 +81,11 @@ def _spark_home() -> str:
 
 
 def _environment() -> dict[str, str]:
-    """The environment in which Spark starts: its own Java, this Python, loopback when local."""
+    """The environment in which Spark starts: its own Java, and this Python for its workers unless
+    PYSPARK_PYTHON names another."""
     java_home, _ = find_java()
-    settings = {"SPARK_HOME": _spark_home(), "PYSPARK_PYTHON": sys.executable}
+    python = os.environ.get("PYSPARK_PYTHON") or sys.executable
+    settings = {"SPARK_HOME": _spark_home(), "PYSPARK_PYTHON": python}
     if java_home:
         settings["JAVA_HOME"] = java_home
     return {**os.environ, **settings}

