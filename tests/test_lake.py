@@ -6,6 +6,8 @@ import threading
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError
+from deltalake.table import TableMerger
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 from tagsieve.errors import RunError
@@ -147,21 +149,51 @@ def test_upsert_updates_by_key_and_inserts_the_rest(lake):
     assert lake.arrow("runs").num_rows == 3
 
 
-def test_upsert_from_several_threads_loses_no_row(lake):
-    lake.create("runs")
+def in_threads(count, work):
+    """Run `work(number)` in threads that start together; gives what each raised, or None."""
+    start, outcomes = threading.Barrier(count), {}
 
-    def write(thread):
-        for number in range(3):
-            row = {"run_id": f"r{thread}", "step": f"s{number}", "status": "done"}
-            Lake(lake.root).upsert("runs", rows_table("runs", [row]))
+    def run(number):
+        start.wait()
+        try:
+            work(number)
+            outcomes[number] = None
+        except Exception as error:
+            outcomes[number] = error
 
-    threads = [threading.Thread(target=write, args=(n,)) for n in range(2)]
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    return [outcomes[number] for number in range(count)]
+
+
+def test_upsert_from_many_at_once_loses_no_row(lake):
+    lake.create("runs")
+    threads, rows = 12, 2
+
+    def write(thread):
+        for number in range(rows):
+            row = {"run_id": f"r{thread}", "step": f"s{number}", "status": "done"}
+            Lake(lake.root).upsert("runs", rows_table("runs", [row]))
+
+    assert in_threads(threads, write) == [None] * threads
     keys = {(row["run_id"], row["step"]) for row in lake.arrow("runs").to_pylist()}
-    assert keys == {(f"r{thread}", f"s{number}") for thread in range(2) for number in range(3)}
+    assert keys == {(f"r{thread}", f"s{number}") for thread in range(threads)
+                    for number in range(rows)}  # fmt: skip
+    assert lake.arrow("runs").num_rows == len(keys)
+
+
+def test_upsert_that_always_loses_says_to_run_again(lake, monkeypatch):
+    def lose(merger):
+        raise CommitFailedError("a concurrent transaction deleted data")
+
+    monkeypatch.setattr(TableMerger, "execute", lose)
+    monkeypatch.setattr("tagsieve.lake.PATIENCE", 0)
+    row = {"run_id": "r", "step": "s", "status": "done"}
+    with pytest.raises(RunError, match=r"runs cannot be written to while others.*run again when"):
+        lake.upsert("runs", rows_table("runs", [row]))
 
 
 def test_insert_new_twice_adds_nothing(lake, spark):
@@ -239,21 +271,8 @@ def test_append_next_is_refused_after_somebody_elses_commit(lake):
 def test_append_next_from_several_at_once_lets_one_through(lake):
     rows = rows_table("raw_tags", [{"query_id": "q", "tagger": "t", "tags": [], "run_id": "r"}])
     lake.create("raw_tags")
-    start, outcomes = threading.Barrier(8), []
-
-    def commit():
-        start.wait()
-        try:
-            outcomes.append(lake.append_next("raw_tags", rows, "tag t", 0))
-        except RunError:
-            outcomes.append(None)
-
-    threads = [threading.Thread(target=commit) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(outcomes, key=str) == [1] + [None] * 7
+    outcomes = in_threads(8, lambda _: lake.append_next("raw_tags", rows, "tag t", 0))
+    assert sorted(map(type, outcomes), key=str) == [type(None), *[RunError] * 7]
     assert lake.arrow("raw_tags").num_rows == 1
 
 

@@ -9,11 +9,11 @@ and generated columns would make a table unreadable or unwritable for delta-rs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -40,7 +40,11 @@ FORMAT_PROPERTY = "tagsieve.format"
 KEEP_LOG = {"delta.enableExpiredLogCleanup": "false"}
 """Delta would drop the log of versions older than 30 days, and with it what runs pin."""
 
+PATIENCE = 60.0
+"""Seconds for which a commit that loses races is tried again, at least."""
+
 _READABLE_FEATURES = {"timestampNtz"}
+_Given = TypeVar("_Given")
 
 
 @dataclass(frozen=True)
@@ -808,16 +812,48 @@ class Lake:
     def upsert(self, name: str, rows: pa.Table) -> None:
         """Insert or update a few rows by key (`runs`); a lost race is tried again."""
         key = " AND ".join(f"old.{column} = new.{column}" for column in TABLES[name].key)
-        for attempt in range(10):
+
+        def commit() -> None:
             merge = self.create(name).merge(
                 rows.cast(TABLES[name].schema), key, source_alias="new", target_alias="old"
             )
-            try:
-                merge.when_matched_update_all().when_not_matched_insert_all().execute()
-                return
-            except CommitFailedError:
-                if attempt == 9:
-                    raise
+            merge.when_matched_update_all().when_not_matched_insert_all().execute()
+
+        self._tried_again(name, "written to", commit, CommitFailedError)
+
+    def _tried_again(
+        self,
+        name: str,
+        done: str,
+        commit: Callable[[], _Given],
+        lost: type[Exception] | tuple[type[Exception], ...],
+    ) -> _Given:
+        """What `commit` gives. One that loses a race (raises `lost`) is tried again after random
+        waits that grow to five seconds, five times and for a minute at least; then RunError:
+        table `name` cannot be `done`."""
+        from tenacity import (
+            Retrying,
+            retry_if_exception_type,
+            stop_after_attempt,
+            stop_after_delay,
+            stop_all,
+            wait_random_exponential,
+        )
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(lost),
+            wait=wait_random_exponential(multiplier=0.1, min=0.05, max=5),
+            stop=stop_all(stop_after_attempt(5), stop_after_delay(PATIENCE)),
+            reraise=True,
+        )
+        try:
+            return retrying(commit)
+        except lost as error:
+            why = str(error).strip().split("\n", 1)[0]
+            raise RunError(
+                f"lake {self.root}: {name} cannot be {done} while others change it ({why}); run "
+                "again when they have ended"
+            ) from error
 
     def append(
         self, frame: DataFrame, name: str, transaction: tuple[str, int] | None = None
@@ -927,25 +963,22 @@ class Lake:
         files commit, and loses track of files with some names.
         """
         where = [(column, "=", value) for column, value in partition.items()]
-        for attempt in range(5):
+
+        def commit() -> tuple[int, int]:
             table = self._there(name)
             first = table.version() + 1
-            try:
-                table.optimize.compact(
-                    partition_filters=where or None,
-                    target_size=target_bytes,
-                    writer_properties=WriterProperties(compression="ZSTD"),
-                )
-                break
-            except CommitFailedError as error:
-                if attempt == 4:
-                    raise RunError(
-                        f"lake {self.root}: {name} cannot be compacted while others change it "
-                        f"({error}); try again when they have ended"
-                    ) from error
-            except (DeltaError, OSError) as error:
-                raise RunError(f"lake {self.root}: {name} cannot be compacted: {error}") from error
-        for version in range(first, table.version() + 1):
+            table.optimize.compact(
+                partition_filters=where or None,
+                target_size=target_bytes,
+                writer_properties=WriterProperties(compression="ZSTD"),
+            )
+            return first, table.version()
+
+        try:
+            first, last = self._tried_again(name, "compacted", commit, CommitFailedError)
+        except (DeltaError, OSError) as error:
+            raise RunError(f"lake {self.root}: {name} cannot be compacted: {error}") from error
+        for version in range(first, last + 1):
             if self._operation(name, version) == "OPTIMIZE":
                 was, now = (DeltaTable(self.uri(name), v).count() for v in (version - 1, version))
                 if was != now:
