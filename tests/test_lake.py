@@ -2,6 +2,7 @@
 
 import json
 import threading
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -104,6 +105,29 @@ def test_rows_written_by_each_engine_are_read_by_the_other(lake, spark, name):
     assert sorted(other.arrow(name).to_pylist(), key=lambda row: row[key]) == expected
     assert other.read(spark, name).count() == 2
     assert lake.read(spark, name, version=0).count() == 0
+
+
+def test_working_leaves_nothing_of_the_run_behind(lake):
+    for run_id in ("r1", "r2"):
+        Path(lake.work_uri(run_id, "rows")).mkdir(parents=True)
+    with lake.working("r1"):
+        pass
+    with pytest.raises(KeyboardInterrupt), lake.working("r2"):
+        raise KeyboardInterrupt
+    assert list(Path(lake.root, "_work").iterdir()) == []
+
+
+def test_working_that_cannot_clear_up_raises_the_error_of_its_block(lake, monkeypatch):
+    def refuse(*_, **options):
+        raise PermissionError("no permission")
+
+    Path(lake.work_uri("r", "rows")).mkdir(parents=True)
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.rm", refuse)
+    with pytest.raises(RunError, match="full disk") as caught, lake.working("r"):
+        raise RunError("full disk")
+    assert caught.value.__notes__ == ["then, too: PermissionError: no permission"]
+    with pytest.raises(PermissionError), lake.working("r"):
+        pass
 
 
 def test_read_of_a_table_that_is_not_there_gives_no_rows(lake, spark):

@@ -9,7 +9,8 @@ and generated columns would make a table unreadable or unwritable for delta-rs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +29,7 @@ from deltalake import (
 )
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from tagsieve.errors import RunError
+from tagsieve.errors import RunError, noted_on
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -621,8 +622,18 @@ class Lake:
         """A folder for data handed from one engine to another within run `run_id`."""
         return f"{self.root.rstrip('/')}/_work/{run_id}/{name}"
 
-    def drop_work(self, run_id: str) -> None:
-        """Remove what run `run_id` handed from engine to engine."""
+    @contextmanager
+    def working(self, run_id: str) -> Iterator[None]:
+        """Removes, after the block, what run `run_id` handed from engine to engine in it."""
+        try:
+            yield
+        except BaseException as failure:
+            with noted_on(failure):
+                self._drop_work(run_id)
+            raise
+        self._drop_work(run_id)
+
+    def _drop_work(self, run_id: str) -> None:
         import fsspec
 
         files, folder = fsspec.core.url_to_fs(f"{self.root.rstrip('/')}/_work/{run_id}")

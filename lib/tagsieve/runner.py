@@ -536,13 +536,11 @@ def _run(
     run_id = new_run_id()
     resolved = recipe.model_dump_json()
     console.line(f"run {run_id} in lake {lake.root}")
-    try:
+    with lake.working(run_id):
         for step, function in functions:
             with record_step(lake, run_id, step, resolved) as run:
                 function(Context(lake, engines, run, console, limit), recipe)
             console.line(summary(run))
-    finally:
-        lake.drop_work(run_id)
     return run_id
 
 
