@@ -2,13 +2,18 @@
 
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from delta.exceptions import ConcurrentAppendException
+from delta.tables import DeltaMergeBuilder
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from deltalake.table import TableMerger
+from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 from tagsieve.errors import RunError
@@ -221,11 +226,92 @@ def test_upsert_that_always_loses_says_to_run_again(lake, monkeypatch):
 
 
 def test_insert_new_twice_adds_nothing(lake, spark):
-    lake.insert_new(frame_of(spark, "samples", samples("a", "b")), "samples")
-    lake.insert_new(frame_of(spark, "samples", samples("b", "c", source="later")), "samples")
+    first = frame_of(spark, "samples", samples("a", "b"))
+    again = frame_of(spark, "samples", samples("b", "c", source="later"))
+    assert lake.insert_new(first, "samples", {"pool": "p"}) == 2
+    assert lake.insert_new(again, "samples", {"pool": ["p"]}) == 1
+    assert lake.insert_new(again, "samples", {"pool": ["p"]}) == 0
     rows = {row["sample_id"]: row["source"] for row in lake.arrow("samples").to_pylist()}
     assert rows == {"a": "s", "b": "s", "c": "later"}
     assert lake.arrow("samples").num_rows == 3
+
+
+@pytest.fixture
+def overtaken(tmp_path):
+    """Runs `work(frame)` and, after it has begun and before it can commit, `other()`; gives what
+    `work` gives."""
+
+    def run(frame, column, work, other):
+        began, go = tmp_path / "began", tmp_path / "go"
+
+        def hold(value):
+            began.touch()
+            for _ in range(1200):
+                if go.exists():
+                    break
+                time.sleep(0.05)
+            return value
+
+        with ThreadPoolExecutor(1) as thread:
+            # One task: the other core is for `other`.
+            held = frame.coalesce(1).withColumn(column, F.udf(hold, "string")(column))
+            done = thread.submit(work, held)
+            while not began.exists() and not done.done():
+                time.sleep(0.05)
+            try:
+                other()
+            finally:
+                go.touch()
+            return done.result()
+
+    return run
+
+
+@pytest.mark.parametrize("pool", ["other", "p"])
+def test_insert_new_overtaken_by_another_loses_no_row_and_doubles_none(
+    lake, spark, overtaken, pool
+):
+    theirs = frame_of(spark, "samples", samples("b", "c", source="theirs", pool=pool))
+    added = overtaken(
+        frame_of(spark, "samples", samples("a", "b")),
+        "lang",
+        lambda frame: lake.insert_new(frame, "samples", {"pool": "p"}),
+        lambda: lake.insert_new(theirs, "samples", {"pool": pool}),
+    )
+    assert added == (1 if pool == "p" else 2)
+    rows = [(row["pool"], row["sample_id"], row["source"])
+            for row in lake.arrow("samples").to_pylist()]  # fmt: skip
+    expected = {(pool, "b", "theirs"), (pool, "c", "theirs"), ("p", "a", "s"), ("p", "b", "s")}
+    if pool == "p":
+        expected.remove(("p", "b", "s"))
+    assert sorted(rows) == sorted(expected)
+
+
+def test_resolve_overtaken_by_another_taggers_commit_closes_its_rows(lake, spark, overtaken):
+    def quarantined(key):
+        row = {"run_id": "r", "step": "tag", "key": key, "reason": "not_json"}
+        return rows_table("quarantine", [row])
+
+    lake.append_next("quarantine", quarantined("t1 q1"), "t1", 0)
+    overtaken(
+        spark.createDataFrame([("t1 q1",)], "key string"),
+        "key",
+        lambda keys: lake.resolve(keys, "r2", False),
+        lambda: lake.append_next("quarantine", quarantined("t2 q1"), "t2", 0),
+    )
+    found = {row["key"]: row["resolved_by"] for row in lake.arrow("quarantine").to_pylist()}
+    assert found == {"t1 q1": "r2", "t2 q1": None}
+
+
+def test_insert_new_that_always_loses_says_to_run_again(lake, spark, monkeypatch):
+    def lose(merging):
+        raise ConcurrentAppendException("files were added\nby another")
+
+    monkeypatch.setattr(DeltaMergeBuilder, "execute", lose)
+    monkeypatch.setattr("tagsieve.lake.PATIENCE", 0)
+    told = r"samples cannot be written to while others change it \(files were added\); run again"
+    with pytest.raises(RunError, match=told):
+        lake.insert_new(frame_of(spark, "samples", samples("a")), "samples", {"pool": "p"})
 
 
 def test_replace_touches_only_its_partition(lake, spark):
@@ -276,7 +362,7 @@ def test_table_of_an_earlier_tagsieve_takes_rows_without_a_column_that_is_gone(l
     rows = [{"clustering": "c", "sample_id": key, "cluster": 1} for key in "ab"]
     there = pa.Table.from_pylist([rows[0] | {"label": "x"}], schema=old)
     write_deltalake(lake.uri("clusters"), there, mode="append")
-    lake.insert_new(frame_of(spark, "clusters", rows), "clusters")
+    lake.insert_new(frame_of(spark, "clusters", rows), "clusters", {"clustering": "c"})
     assert sorted(row["sample_id"] for row in lake.arrow("clusters").to_pylist()) == ["a", "b"]
     assert lake.read(spark, "clusters").columns == TABLES["clusters"].schema.names
 

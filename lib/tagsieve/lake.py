@@ -47,6 +47,9 @@ PATIENCE = 60.0
 _READABLE_FEATURES = {"timestampNtz"}
 _Given = TypeVar("_Given")
 
+Where = Mapping[str, str | int | list[str]]
+"""Columns and their values; of a list, any."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -880,51 +883,68 @@ class Lake:
             writer = writer.option("txnAppId", app_id).option("txnVersion", number)
         writer.save(self.spark_uri(self.uri(name)))
 
-    def insert_new(self, frame: DataFrame, name: str) -> None:
-        """Append the rows of a Spark frame whose key is not in the table.
+    def insert_new(self, frame: DataFrame, name: str, where: Where) -> int:
+        """Append the rows of a Spark frame whose key is not in the table; gives their number.
 
         One insert-only MERGE: two writers at the same time cannot both insert a key, one of them
-        fails with Delta's concurrency error. Within `frame` each key must be unique.
+        is tried again, so a frame that is dear to compute should be stored. Within `frame` each
+        key must be unique. `where`: values of partition columns that all its rows have; who
+        writes rows with others is not in the way.
         """
-        from delta.tables import DeltaTable as SparkDeltaTable
-
-        self.create(name)
-        target = SparkDeltaTable.forPath(frame.sparkSession, self.spark_uri(self.uri(name)))
-        key = " AND ".join(f"old.{column} = new.{column}" for column in TABLES[name].key)
         columns = TABLES[name].schema.names
-        merge = target.alias("old").merge(frame.select(*columns).alias("new"), key)
-        # Named: a table that an earlier tagsieve made may have columns that are no more.
-        merge.whenNotMatchedInsert(values={c: f"new.{c}" for c in columns}).execute()
+        key = [f"old.{column} = new.{column}" for column in TABLES[name].key]
+        condition = " AND ".join([_condition(where, "old."), *key])
+
+        def merge(table: Any) -> Any:
+            merging = table.alias("old").merge(frame.select(*columns).alias("new"), condition)
+            # Named: a table that an earlier tagsieve made may have columns that are no more.
+            return merging.whenNotMatchedInsert(values={c: f"new.{c}" for c in columns})
+
+        return self._merged(frame.sparkSession, name, merge)["num_inserted_rows"]
 
     def resolve(self, keys: DataFrame, run_id: str, spare_own: bool) -> None:
-        """Set `resolved_by` of the open quarantine rows with these `key` (distinct) to `run_id`.
+        """Set `resolved_by` of the open quarantine rows with these `key` (distinct) to `run_id`; a
+        lost race is tried again.
 
         `spare_own`: leave the rows open that this run itself put there.
         """
-        from delta.tables import DeltaTable as SparkDeltaTable
         from pyspark.sql import functions as F
 
-        place = self.spark_uri(self.uri("quarantine"))
-        merge = SparkDeltaTable.forPath(keys.sparkSession, place).alias("old")
         still_open = F.col("old.resolved_by").isNull()
         if spare_own:
             still_open &= F.col("old.run_id") != run_id
-        merge.merge(keys.alias("new"), "old.key = new.key").whenMatchedUpdate(
-            still_open, {"resolved_by": F.lit(run_id)}
-        ).execute()
 
-    def replace(
-        self, frame: DataFrame, name: str, where: Mapping[str, str | int | list[str]]
-    ) -> None:
-        """Put the rows of a Spark frame in place of those that have the values of `where` (of a
-        list, any), in one commit: of partitions, or of files that hold no other rows."""
-        condition = " AND ".join(
-            f"{column} IN ({', '.join(map(_literal, value))})"
-            if isinstance(value, list)
-            else f"{column} = {_literal(value)}"
-            for column, value in where.items()
-        )
-        writer = self._writer(frame, name).mode("overwrite").option("replaceWhere", condition)
+        def merge(table: Any) -> Any:
+            merging = table.alias("old").merge(keys.alias("new"), "old.key = new.key")
+            return merging.whenMatchedUpdate(still_open, {"resolved_by": F.lit(run_id)})
+
+        self._merged(keys.sparkSession, "quarantine", merge)
+
+    def _merged(
+        self, spark: SparkSession, name: str, merge: Callable[[Any], Any]
+    ) -> dict[str, int]:
+        """What a MERGE of Spark did, in numbers of rows; one that loses a race is tried again.
+
+        `merge`: gives the MERGE of a table's Spark handle.
+        """
+        from delta import exceptions
+        from delta.exceptions import captured  # noqa: F401  has Spark raise them
+        from delta.tables import DeltaTable as SparkDeltaTable
+
+        def commit() -> dict[str, int]:
+            self.create(name)
+            table = SparkDeltaTable.forPath(spark, self.spark_uri(self.uri(name)))
+            told: dict[str, int] = merge(table).execute().first().asDict()
+            return told
+
+        lost = tuple(getattr(exceptions, each) for each in exceptions.__all__)
+        return self._tried_again(name, "written to", commit, lost)
+
+    def replace(self, frame: DataFrame, name: str, where: Where) -> None:
+        """Put the rows of a Spark frame in place of those that have the values of `where`, in one
+        commit: of partitions, or of files that hold no other rows."""
+        writer = self._writer(frame, name).mode("overwrite")
+        writer = writer.option("replaceWhere", _condition(where))
         writer.save(self.spark_uri(self.uri(name)))
 
     def _writer(self, frame: DataFrame, name: str) -> Any:
@@ -1091,6 +1111,16 @@ class DataFile:
     path: str
     size: int
     partition: dict[str, str]
+
+
+def _condition(where: Where, table: str = "") -> str:
+    """The rows that have the values of `where`, as SQL has it."""
+    return " AND ".join(
+        f"{table}{column} IN ({', '.join(map(_literal, value))})"
+        if isinstance(value, list)
+        else f"{table}{column} = {_literal(value)}"
+        for column, value in where.items()
+    )
 
 
 def _literal(value: str | int) -> str:
