@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from delta.exceptions import ConcurrentAppendException
 from delta.tables import DeltaMergeBuilder
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, Schema, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from deltalake.table import TableMerger
 from pyspark.sql import functions as F
@@ -365,6 +365,28 @@ def test_table_of_an_earlier_tagsieve_takes_rows_without_a_column_that_is_gone(l
     lake.insert_new(frame_of(spark, "clusters", rows), "clusters", {"clustering": "c"})
     assert sorted(row["sample_id"] for row in lake.arrow("clusters").to_pylist()) == ["a", "b"]
     assert lake.read(spark, "clusters").columns == TABLES["clusters"].schema.names
+
+
+def test_table_of_a_newer_tagsieve_takes_rows_without_the_columns_it_added(lake, spark):
+    added = pa.schema(
+        [pa.field("new", pa.string()), pa.field("newer", pa.map_(pa.string(), pa.int64()))]
+    )
+    for name in ("runs", "samples"):
+        lake.create(name).alter.add_columns(Schema.from_arrow(added).fields)
+    lake.append_once("samples", rows_table("samples", samples("a")), "app", 1)
+    lake.append_next("samples", rows_table("samples", samples("b")), "other", 0)
+    lake.append(frame_of(spark, "samples", samples("c")), "samples")
+    lake.insert_new(frame_of(spark, "samples", samples("a", "d")), "samples", {"pool": "p"})
+    lake.replace(frame_of(spark, "samples", samples("e", pool="q")), "samples", {"pool": "q"})
+    for status in ("running", "done"):
+        row = {"run_id": "r", "step": "s", "status": status}
+        lake.upsert("runs", rows_table("runs", [row]))
+    # The newer one finds its columns, without a value.
+    for name, count in (("samples", 5), ("runs", 1)):
+        rows = lake.delta(name).to_pyarrow_table()
+        assert rows.schema.names == [*TABLES[name].schema.names, *added.names]
+        assert (rows.num_rows, rows["new"].null_count, rows["newer"].null_count) == (count,) * 3
+    assert sorted(lake.arrow("samples")["sample_id"].to_pylist()) == list("abcde")
 
 
 def test_append_next_is_refused_after_somebody_elses_commit(lake):

@@ -820,6 +820,8 @@ class Lake:
             table,
             rows.select(TABLES[name].schema.names).cast(TABLES[name].schema),
             mode="append",
+            # A newer tagsieve may have added columns, which are null then.
+            schema_mode="merge",
             commit_properties=CommitProperties(app_transactions=[transaction]),
         )
 
