@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from handmade import answer, put, recorded, sample
 from tagsieve.cli import main
-from tagsieve.errors import RunError
+from tagsieve.errors import RunError, noted_on
 from tagsieve.lake import TABLES, Lake
 from tagsieve.plan import plan
 from tagsieve.recipe import DEFAULT_STEPS, STEPS, Recipe, load_recipe
@@ -230,6 +230,24 @@ def test_failure_exits_1_without_a_traceback(tagsieve, recipe, monkeypatch, erro
     assert done.exit_code == code
     assert done.stderr.startswith(message)
     assert "Traceback" not in done.output
+    assert "second" not in done.output
+
+
+@pytest.mark.parametrize("error", [RunError("full disk"), ValueError("full disk")])
+def test_failure_after_which_more_failed_tells_the_first_and_then_the_other(
+    tagsieve, recipe, monkeypatch, error
+):
+    def fail(*_):
+        with noted_on(error):
+            raise OSError("no folder\nsecond")
+        raise error
+
+    monkeypatch.setattr("tagsieve.plan.show_plan", fail)
+    done = tagsieve("describe", recipe())
+    assert done.exit_code == 1
+    first, then, *_ = done.stderr.splitlines()
+    assert "full disk" in first
+    assert then == "then, too: OSError: no folder"
     assert "second" not in done.output
 
 

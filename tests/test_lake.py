@@ -2,10 +2,18 @@
 
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from delta.exceptions import ConcurrentAppendException
+from delta.tables import DeltaMergeBuilder
+from deltalake import DeltaTable, Schema, write_deltalake
+from deltalake.exceptions import CommitFailedError
+from deltalake.table import TableMerger
+from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
 
 from tagsieve.errors import RunError
@@ -104,6 +112,29 @@ def test_rows_written_by_each_engine_are_read_by_the_other(lake, spark, name):
     assert lake.read(spark, name, version=0).count() == 0
 
 
+def test_working_leaves_nothing_of_the_run_behind(lake):
+    for run_id in ("r1", "r2"):
+        Path(lake.work_uri(run_id, "rows")).mkdir(parents=True)
+    with lake.working("r1"):
+        pass
+    with pytest.raises(KeyboardInterrupt), lake.working("r2"):
+        raise KeyboardInterrupt
+    assert list(Path(lake.root, "_work").iterdir()) == []
+
+
+def test_working_that_cannot_clear_up_raises_the_error_of_its_block(lake, monkeypatch):
+    def refuse(*_, **options):
+        raise PermissionError("no permission")
+
+    Path(lake.work_uri("r", "rows")).mkdir(parents=True)
+    monkeypatch.setattr("fsspec.implementations.local.LocalFileSystem.rm", refuse)
+    with pytest.raises(RunError, match="full disk") as caught, lake.working("r"):
+        raise RunError("full disk")
+    assert caught.value.__notes__ == ["then, too: PermissionError: no permission"]
+    with pytest.raises(PermissionError), lake.working("r"):
+        pass
+
+
 def test_read_of_a_table_that_is_not_there_gives_no_rows(lake, spark):
     frame = lake.read(spark, "samples")
     assert frame.count() == 0
@@ -147,29 +178,140 @@ def test_upsert_updates_by_key_and_inserts_the_rest(lake):
     assert lake.arrow("runs").num_rows == 3
 
 
-def test_upsert_from_several_threads_loses_no_row(lake):
-    lake.create("runs")
+def in_threads(count, work):
+    """Run `work(number)` in threads that start together; gives what each raised, or None."""
+    start, outcomes = threading.Barrier(count), {}
 
-    def write(thread):
-        for number in range(3):
-            row = {"run_id": f"r{thread}", "step": f"s{number}", "status": "done"}
-            Lake(lake.root).upsert("runs", rows_table("runs", [row]))
+    def run(number):
+        start.wait()
+        try:
+            work(number)
+            outcomes[number] = None
+        except Exception as error:
+            outcomes[number] = error
 
-    threads = [threading.Thread(target=write, args=(n,)) for n in range(2)]
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    return [outcomes[number] for number in range(count)]
+
+
+def test_upsert_from_many_at_once_loses_no_row(lake):
+    lake.create("runs")
+    threads, rows = 12, 2
+
+    def write(thread):
+        for number in range(rows):
+            row = {"run_id": f"r{thread}", "step": f"s{number}", "status": "done"}
+            Lake(lake.root).upsert("runs", rows_table("runs", [row]))
+
+    assert in_threads(threads, write) == [None] * threads
     keys = {(row["run_id"], row["step"]) for row in lake.arrow("runs").to_pylist()}
-    assert keys == {(f"r{thread}", f"s{number}") for thread in range(2) for number in range(3)}
+    assert keys == {(f"r{thread}", f"s{number}") for thread in range(threads)
+                    for number in range(rows)}  # fmt: skip
+    assert lake.arrow("runs").num_rows == len(keys)
+
+
+def test_upsert_that_always_loses_says_to_run_again(lake, monkeypatch):
+    def lose(merger):
+        raise CommitFailedError("a concurrent transaction deleted data")
+
+    monkeypatch.setattr(TableMerger, "execute", lose)
+    monkeypatch.setattr("tagsieve.lake.PATIENCE", 0)
+    row = {"run_id": "r", "step": "s", "status": "done"}
+    with pytest.raises(RunError, match=r"runs cannot be written to while others.*run again when"):
+        lake.upsert("runs", rows_table("runs", [row]))
 
 
 def test_insert_new_twice_adds_nothing(lake, spark):
-    lake.insert_new(frame_of(spark, "samples", samples("a", "b")), "samples")
-    lake.insert_new(frame_of(spark, "samples", samples("b", "c", source="later")), "samples")
+    first = frame_of(spark, "samples", samples("a", "b"))
+    again = frame_of(spark, "samples", samples("b", "c", source="later"))
+    assert lake.insert_new(first, "samples", {"pool": "p"}) == 2
+    assert lake.insert_new(again, "samples", {"pool": ["p"]}) == 1
+    assert lake.insert_new(again, "samples", {"pool": ["p"]}) == 0
     rows = {row["sample_id"]: row["source"] for row in lake.arrow("samples").to_pylist()}
     assert rows == {"a": "s", "b": "s", "c": "later"}
     assert lake.arrow("samples").num_rows == 3
+
+
+@pytest.fixture
+def overtaken(tmp_path):
+    """Runs `work(frame)` and, after it has begun and before it can commit, `other()`; gives what
+    `work` gives."""
+
+    def run(frame, column, work, other):
+        began, go = tmp_path / "began", tmp_path / "go"
+
+        def hold(value):
+            began.touch()
+            for _ in range(1200):
+                if go.exists():
+                    break
+                time.sleep(0.05)
+            return value
+
+        with ThreadPoolExecutor(1) as thread:
+            # One task: the other core is for `other`.
+            held = frame.coalesce(1).withColumn(column, F.udf(hold, "string")(column))
+            done = thread.submit(work, held)
+            while not began.exists() and not done.done():
+                time.sleep(0.05)
+            try:
+                other()
+            finally:
+                go.touch()
+            return done.result()
+
+    return run
+
+
+@pytest.mark.parametrize("pool", ["other", "p"])
+def test_insert_new_overtaken_by_another_loses_no_row_and_doubles_none(
+    lake, spark, overtaken, pool
+):
+    theirs = frame_of(spark, "samples", samples("b", "c", source="theirs", pool=pool))
+    added = overtaken(
+        frame_of(spark, "samples", samples("a", "b")),
+        "lang",
+        lambda frame: lake.insert_new(frame, "samples", {"pool": "p"}),
+        lambda: lake.insert_new(theirs, "samples", {"pool": pool}),
+    )
+    assert added == (1 if pool == "p" else 2)
+    rows = [(row["pool"], row["sample_id"], row["source"])
+            for row in lake.arrow("samples").to_pylist()]  # fmt: skip
+    expected = {(pool, "b", "theirs"), (pool, "c", "theirs"), ("p", "a", "s"), ("p", "b", "s")}
+    if pool == "p":
+        expected.remove(("p", "b", "s"))
+    assert sorted(rows) == sorted(expected)
+
+
+def test_resolve_overtaken_by_another_taggers_commit_closes_its_rows(lake, spark, overtaken):
+    def quarantined(key):
+        row = {"run_id": "r", "step": "tag", "key": key, "reason": "not_json"}
+        return rows_table("quarantine", [row])
+
+    lake.append_next("quarantine", quarantined("t1 q1"), "t1", 0)
+    overtaken(
+        spark.createDataFrame([("t1 q1",)], "key string"),
+        "key",
+        lambda keys: lake.resolve(keys, "r2", False),
+        lambda: lake.append_next("quarantine", quarantined("t2 q1"), "t2", 0),
+    )
+    found = {row["key"]: row["resolved_by"] for row in lake.arrow("quarantine").to_pylist()}
+    assert found == {"t1 q1": "r2", "t2 q1": None}
+
+
+def test_insert_new_that_always_loses_says_to_run_again(lake, spark, monkeypatch):
+    def lose(merging):
+        raise ConcurrentAppendException("files were added\nby another")
+
+    monkeypatch.setattr(DeltaMergeBuilder, "execute", lose)
+    monkeypatch.setattr("tagsieve.lake.PATIENCE", 0)
+    told = r"samples cannot be written to while others change it \(files were added\); run again"
+    with pytest.raises(RunError, match=told):
+        lake.insert_new(frame_of(spark, "samples", samples("a")), "samples", {"pool": "p"})
 
 
 def test_replace_touches_only_its_partition(lake, spark):
@@ -220,9 +362,31 @@ def test_table_of_an_earlier_tagsieve_takes_rows_without_a_column_that_is_gone(l
     rows = [{"clustering": "c", "sample_id": key, "cluster": 1} for key in "ab"]
     there = pa.Table.from_pylist([rows[0] | {"label": "x"}], schema=old)
     write_deltalake(lake.uri("clusters"), there, mode="append")
-    lake.insert_new(frame_of(spark, "clusters", rows), "clusters")
+    lake.insert_new(frame_of(spark, "clusters", rows), "clusters", {"clustering": "c"})
     assert sorted(row["sample_id"] for row in lake.arrow("clusters").to_pylist()) == ["a", "b"]
     assert lake.read(spark, "clusters").columns == TABLES["clusters"].schema.names
+
+
+def test_table_of_a_newer_tagsieve_takes_rows_without_the_columns_it_added(lake, spark):
+    added = pa.schema(
+        [pa.field("new", pa.string()), pa.field("newer", pa.map_(pa.string(), pa.int64()))]
+    )
+    for name in ("runs", "samples"):
+        lake.create(name).alter.add_columns(Schema.from_arrow(added).fields)
+    lake.append_once("samples", rows_table("samples", samples("a")), "app", 1)
+    lake.append_next("samples", rows_table("samples", samples("b")), "other", 0)
+    lake.append(frame_of(spark, "samples", samples("c")), "samples")
+    lake.insert_new(frame_of(spark, "samples", samples("a", "d")), "samples", {"pool": "p"})
+    lake.replace(frame_of(spark, "samples", samples("e", pool="q")), "samples", {"pool": "q"})
+    for status in ("running", "done"):
+        row = {"run_id": "r", "step": "s", "status": status}
+        lake.upsert("runs", rows_table("runs", [row]))
+    # The newer one finds its columns, without a value.
+    for name, count in (("samples", 5), ("runs", 1)):
+        rows = lake.delta(name).to_pyarrow_table()
+        assert rows.schema.names == [*TABLES[name].schema.names, *added.names]
+        assert (rows.num_rows, rows["new"].null_count, rows["newer"].null_count) == (count,) * 3
+    assert sorted(lake.arrow("samples")["sample_id"].to_pylist()) == list("abcde")
 
 
 def test_append_next_is_refused_after_somebody_elses_commit(lake):
@@ -239,21 +403,8 @@ def test_append_next_is_refused_after_somebody_elses_commit(lake):
 def test_append_next_from_several_at_once_lets_one_through(lake):
     rows = rows_table("raw_tags", [{"query_id": "q", "tagger": "t", "tags": [], "run_id": "r"}])
     lake.create("raw_tags")
-    start, outcomes = threading.Barrier(8), []
-
-    def commit():
-        start.wait()
-        try:
-            outcomes.append(lake.append_next("raw_tags", rows, "tag t", 0))
-        except RunError:
-            outcomes.append(None)
-
-    threads = [threading.Thread(target=commit) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(outcomes, key=str) == [1] + [None] * 7
+    outcomes = in_threads(8, lambda _: lake.append_next("raw_tags", rows, "tag t", 0))
+    assert sorted(map(type, outcomes), key=str) == [type(None), *[RunError] * 7]
     assert lake.arrow("raw_tags").num_rows == 1
 
 

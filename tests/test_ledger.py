@@ -8,7 +8,7 @@ import pytest
 
 from tagsieve import ledger
 from tagsieve.errors import RunError, UsageError
-from tagsieve.lake import rows_table
+from tagsieve.lake import Lake, rows_table
 from tagsieve.ledger import PeakMemory, StepRun, fingerprint, new_run_id, record_step
 
 
@@ -93,6 +93,28 @@ def test_record_step_that_raises_is_failed_with_its_error(lake, runs, failure, r
     assert row["input"] == 3
     assert row["metrics"]["peak_memory_mb"] > 0
     assert "seconds" in row["metrics"]
+
+
+def test_record_step_whose_row_cannot_be_closed_raises_its_own_error(lake, monkeypatch):
+    def refuse(*_):
+        raise RunError("runs cannot be written to")
+
+    def fail():
+        monkeypatch.setattr(Lake, "upsert", refuse)
+        raise UsageError("set x to 1")
+
+    with pytest.raises(UsageError, match="set x to 1") as caught, record_step(lake, "r", "s", "{}"):
+        fail()
+    assert caught.value.__notes__ == ["then, too: RunError: runs cannot be written to"]
+
+
+def test_record_step_whose_row_cannot_be_closed_as_done_raises(lake, monkeypatch):
+    def refuse(*_):
+        raise RunError("runs cannot be written to")
+
+    with pytest.raises(RunError, match="runs cannot be written to"):
+        with record_step(lake, "r", "s", "{}"):
+            monkeypatch.setattr(Lake, "upsert", refuse)
 
 
 def test_record_step_left_unbalanced_is_failed(lake, runs):

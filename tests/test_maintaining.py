@@ -340,6 +340,7 @@ def test_compaction_that_loses_a_race_is_tried_again_then_reported(lake, monkeyp
     append_answers(lake, 20)
     put(lake, "samples", [sample("p", "s")])
     compact, calls = TableOptimizer.compact, []
+    monkeypatch.setattr("tagsieve.lake.PATIENCE", 0)
 
     def lose(times):
         def losing(self, *args, **options):

@@ -51,7 +51,7 @@ class _Group(click.Group):
         except TagsieveError as error:
             if _verbose(ctx):
                 traceback.print_exc()
-            click.echo(f"error: {error}", err=True)
+            click.echo("\n".join([f"error: {error}", *_notes(error)]), err=True)
             ctx.exit(error.exit_code)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
@@ -59,12 +59,18 @@ class _Group(click.Group):
             if _verbose(ctx):
                 raise
             first = str(error).strip().splitlines()[:1] or [""]
-            click.echo(
-                f"error: unexpected {type(error).__name__}: {first[0][:500]}\n"
+            lines = [
+                f"error: unexpected {type(error).__name__}: {first[0][:500]}",
+                *_notes(error),
                 "The same command with -v before its name shows the traceback and all logs.",
-                err=True,
-            )
+            ]
+            click.echo("\n".join(lines), err=True)
             ctx.exit(1)
+
+
+def _notes(error: Exception) -> list[str]:
+    """What else went wrong after an error."""
+    return [note.split("\n", 1)[0][:500] for note in getattr(error, "__notes__", ())]
 
 
 def _verbose(ctx: click.Context) -> bool:

@@ -1,5 +1,8 @@
 """The ways in which a command ends badly; everything else is a bug and keeps its traceback."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class TagsieveError(Exception):
     """An error that a person can mend: its text says what was found and what to change."""
@@ -19,3 +22,13 @@ class UsageError(TagsieveError):
 
 class EngineDied(RunError):  # noqa: N818
     """An engine that answers no more, through no fault of its settings: a new one may work."""
+
+
+@contextmanager
+def noted_on(failure: BaseException) -> Iterator[None]:
+    """For what is still to do after a failure: an error in it becomes a note on the failure, which
+    it would hide."""
+    try:
+        yield
+    except Exception as error:
+        failure.add_note(f"then, too: {type(error).__name__}: {error}")

@@ -9,11 +9,12 @@ and generated columns would make a table unreadable or unwritable for delta-rs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -28,7 +29,7 @@ from deltalake import (
 )
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from tagsieve.errors import RunError, UsageError
+from tagsieve.errors import RunError, UsageError, noted_on
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -40,7 +41,14 @@ FORMAT_PROPERTY = "tagsieve.format"
 KEEP_LOG = {"delta.enableExpiredLogCleanup": "false"}
 """Delta would drop the log of versions older than 30 days, and with it what runs pin."""
 
+PATIENCE = 60.0
+"""Seconds for which a commit that loses races is tried again, at least."""
+
 _READABLE_FEATURES = {"timestampNtz"}
+_Given = TypeVar("_Given")
+
+Where = Mapping[str, str | int | list[str]]
+"""Columns and their values; of a list, any."""
 
 
 @dataclass(frozen=True)
@@ -631,8 +639,18 @@ class Lake:
         """A folder for data handed from one engine to another within run `run_id`."""
         return f"{self.root.rstrip('/')}/_work/{run_id}/{name}"
 
-    def drop_work(self, run_id: str) -> None:
-        """Remove what run `run_id` handed from engine to engine."""
+    @contextmanager
+    def working(self, run_id: str) -> Iterator[None]:
+        """Removes, after the block, what run `run_id` handed from engine to engine in it."""
+        try:
+            yield
+        except BaseException as failure:
+            with noted_on(failure):
+                self._drop_work(run_id)
+            raise
+        self._drop_work(run_id)
+
+    def _drop_work(self, run_id: str) -> None:
         import fsspec
 
         files, folder = fsspec.core.url_to_fs(f"{self.root.rstrip('/')}/_work/{run_id}")
@@ -816,22 +834,56 @@ class Lake:
             table,
             rows.select(TABLES[name].schema.names).cast(TABLES[name].schema),
             mode="append",
+            # A newer tagsieve may have added columns, which are null then.
+            schema_mode="merge",
             commit_properties=CommitProperties(app_transactions=[transaction]),
         )
 
     def upsert(self, name: str, rows: pa.Table) -> None:
         """Insert or update a few rows by key (`runs`); a lost race is tried again."""
         key = " AND ".join(f"old.{column} = new.{column}" for column in TABLES[name].key)
-        for attempt in range(10):
+
+        def commit() -> None:
             merge = self.create(name).merge(
                 rows.cast(TABLES[name].schema), key, source_alias="new", target_alias="old"
             )
-            try:
-                merge.when_matched_update_all().when_not_matched_insert_all().execute()
-                return
-            except CommitFailedError:
-                if attempt == 9:
-                    raise
+            merge.when_matched_update_all().when_not_matched_insert_all().execute()
+
+        self._tried_again(name, "written to", commit, CommitFailedError)
+
+    def _tried_again(
+        self,
+        name: str,
+        done: str,
+        commit: Callable[[], _Given],
+        lost: type[Exception] | tuple[type[Exception], ...],
+    ) -> _Given:
+        """What `commit` gives. One that loses a race (raises `lost`) is tried again after random
+        waits that grow to five seconds, five times and for a minute at least; then RunError:
+        table `name` cannot be `done`."""
+        from tenacity import (
+            Retrying,
+            retry_if_exception_type,
+            stop_after_attempt,
+            stop_after_delay,
+            stop_all,
+            wait_random_exponential,
+        )
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(lost),
+            wait=wait_random_exponential(multiplier=0.1, min=0.05, max=5),
+            stop=stop_all(stop_after_attempt(5), stop_after_delay(PATIENCE)),
+            reraise=True,
+        )
+        try:
+            return retrying(commit)
+        except lost as error:
+            why = str(error).strip().split("\n", 1)[0]
+            raise RunError(
+                f"lake {self.root}: {name} cannot be {done} while others change it ({why}); run "
+                "again when they have ended"
+            ) from error
 
     def append(
         self, frame: DataFrame, name: str, transaction: tuple[str, int] | None = None
@@ -847,51 +899,68 @@ class Lake:
             writer = writer.option("txnAppId", app_id).option("txnVersion", number)
         writer.save(self.spark_uri(self.uri(name)))
 
-    def insert_new(self, frame: DataFrame, name: str) -> None:
-        """Append the rows of a Spark frame whose key is not in the table.
+    def insert_new(self, frame: DataFrame, name: str, where: Where) -> int:
+        """Append the rows of a Spark frame whose key is not in the table; gives their number.
 
         One insert-only MERGE: two writers at the same time cannot both insert a key, one of them
-        fails with Delta's concurrency error. Within `frame` each key must be unique.
+        is tried again, so a frame that is dear to compute should be stored. Within `frame` each
+        key must be unique. `where`: values of partition columns that all its rows have; who
+        writes rows with others is not in the way.
         """
-        from delta.tables import DeltaTable as SparkDeltaTable
-
-        self.create(name)
-        target = SparkDeltaTable.forPath(frame.sparkSession, self.spark_uri(self.uri(name)))
-        key = " AND ".join(f"old.{column} = new.{column}" for column in TABLES[name].key)
         columns = TABLES[name].schema.names
-        merge = target.alias("old").merge(frame.select(*columns).alias("new"), key)
-        # Named: a table that an earlier tagsieve made may have columns that are no more.
-        merge.whenNotMatchedInsert(values={c: f"new.{c}" for c in columns}).execute()
+        key = [f"old.{column} = new.{column}" for column in TABLES[name].key]
+        condition = " AND ".join([_condition(where, "old."), *key])
+
+        def merge(table: Any) -> Any:
+            merging = table.alias("old").merge(frame.select(*columns).alias("new"), condition)
+            # Named: a table that an earlier tagsieve made may have columns that are no more.
+            return merging.whenNotMatchedInsert(values={c: f"new.{c}" for c in columns})
+
+        return self._merged(frame.sparkSession, name, merge)["num_inserted_rows"]
 
     def resolve(self, keys: DataFrame, run_id: str, spare_own: bool) -> None:
-        """Set `resolved_by` of the open quarantine rows with these `key` (distinct) to `run_id`.
+        """Set `resolved_by` of the open quarantine rows with these `key` (distinct) to `run_id`; a
+        lost race is tried again.
 
         `spare_own`: leave the rows open that this run itself put there.
         """
-        from delta.tables import DeltaTable as SparkDeltaTable
         from pyspark.sql import functions as F
 
-        place = self.spark_uri(self.uri("quarantine"))
-        merge = SparkDeltaTable.forPath(keys.sparkSession, place).alias("old")
         still_open = F.col("old.resolved_by").isNull()
         if spare_own:
             still_open &= F.col("old.run_id") != run_id
-        merge.merge(keys.alias("new"), "old.key = new.key").whenMatchedUpdate(
-            still_open, {"resolved_by": F.lit(run_id)}
-        ).execute()
 
-    def replace(
-        self, frame: DataFrame, name: str, where: Mapping[str, str | int | list[str]]
-    ) -> None:
-        """Put the rows of a Spark frame in place of those that have the values of `where` (of a
-        list, any), in one commit: of partitions, or of files that hold no other rows."""
-        condition = " AND ".join(
-            f"{column} IN ({', '.join(map(_literal, value))})"
-            if isinstance(value, list)
-            else f"{column} = {_literal(value)}"
-            for column, value in where.items()
-        )
-        writer = self._writer(frame, name).mode("overwrite").option("replaceWhere", condition)
+        def merge(table: Any) -> Any:
+            merging = table.alias("old").merge(keys.alias("new"), "old.key = new.key")
+            return merging.whenMatchedUpdate(still_open, {"resolved_by": F.lit(run_id)})
+
+        self._merged(keys.sparkSession, "quarantine", merge)
+
+    def _merged(
+        self, spark: SparkSession, name: str, merge: Callable[[Any], Any]
+    ) -> dict[str, int]:
+        """What a MERGE of Spark did, in numbers of rows; one that loses a race is tried again.
+
+        `merge`: gives the MERGE of a table's Spark handle.
+        """
+        from delta import exceptions
+        from delta.exceptions import captured  # noqa: F401  has Spark raise them
+        from delta.tables import DeltaTable as SparkDeltaTable
+
+        def commit() -> dict[str, int]:
+            self.create(name)
+            table = SparkDeltaTable.forPath(spark, self.spark_uri(self.uri(name)))
+            told: dict[str, int] = merge(table).execute().first().asDict()
+            return told
+
+        lost = tuple(getattr(exceptions, each) for each in exceptions.__all__)
+        return self._tried_again(name, "written to", commit, lost)
+
+    def replace(self, frame: DataFrame, name: str, where: Where) -> None:
+        """Put the rows of a Spark frame in place of those that have the values of `where`, in one
+        commit: of partitions, or of files that hold no other rows."""
+        writer = self._writer(frame, name).mode("overwrite")
+        writer = writer.option("replaceWhere", _condition(where))
         writer.save(self.spark_uri(self.uri(name)))
 
     def _writer(self, frame: DataFrame, name: str) -> Any:
@@ -941,25 +1010,22 @@ class Lake:
         files commit, and loses track of files with some names.
         """
         where = [(column, "=", value) for column, value in partition.items()]
-        for attempt in range(5):
+
+        def commit() -> tuple[int, int]:
             table = self._there(name)
             first = table.version() + 1
-            try:
-                table.optimize.compact(
-                    partition_filters=where or None,
-                    target_size=target_bytes,
-                    writer_properties=WriterProperties(compression="ZSTD"),
-                )
-                break
-            except CommitFailedError as error:
-                if attempt == 4:
-                    raise RunError(
-                        f"lake {self.root}: {name} cannot be compacted while others change it "
-                        f"({error}); try again when they have ended"
-                    ) from error
-            except (DeltaError, OSError) as error:
-                raise RunError(f"lake {self.root}: {name} cannot be compacted: {error}") from error
-        for version in range(first, table.version() + 1):
+            table.optimize.compact(
+                partition_filters=where or None,
+                target_size=target_bytes,
+                writer_properties=WriterProperties(compression="ZSTD"),
+            )
+            return first, table.version()
+
+        try:
+            first, last = self._tried_again(name, "compacted", commit, CommitFailedError)
+        except (DeltaError, OSError) as error:
+            raise RunError(f"lake {self.root}: {name} cannot be compacted: {error}") from error
+        for version in range(first, last + 1):
             if self._operation(name, version) == "OPTIMIZE":
                 was, now = (DeltaTable(self.uri(name), v).count() for v in (version - 1, version))
                 if was != now:
@@ -1061,6 +1127,16 @@ class DataFile:
     path: str
     size: int
     partition: dict[str, str]
+
+
+def _condition(where: Where, table: str = "") -> str:
+    """The rows that have the values of `where`, as SQL has it."""
+    return " AND ".join(
+        f"{table}{column} IN ({', '.join(map(_literal, value))})"
+        if isinstance(value, list)
+        else f"{table}{column} = {_literal(value)}"
+        for column, value in where.items()
+    )
 
 
 def _literal(value: str | int) -> str:

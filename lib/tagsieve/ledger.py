@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 
-from tagsieve.errors import RunError, TagsieveError
+from tagsieve.errors import RunError, TagsieveError, noted_on
 from tagsieve.lake import Lake, rows_table
 
 ANY_RUN = "*"
@@ -127,37 +127,37 @@ def record_step(lake: Lake, run_id: str, step: str, recipe: str) -> Iterator[Ste
     row = {"run_id": run_id, "step": step, "recipe": recipe, "started": started}
     lake.upsert("runs", rows_table("runs", [row | {"status": "running", "unit": run.unit}]))
     clock = time.monotonic()
-    status, error = "failed", None
+
+    def close(status: str, error: str | None = None) -> None:
+        run.metrics["seconds"] = round(time.monotonic() - clock, 3)
+        run.metrics["peak_memory_mb"] = round(memory.stop() / 2**20, 1)
+        closing = row | {
+            "status": status,
+            "unit": run.unit,
+            "ended": datetime.now(UTC),
+            "input": run.input,
+            "kept": run.kept,
+            "known": run.known,
+            "rejected": dict(run.rejected),
+            "quarantined": dict(run.quarantined),
+            "read": run.read,
+            "written": run.written,
+            "metrics": run.metrics,
+            "fingerprint": run.fingerprint,
+            "error": error,
+        }
+        lake.upsert("runs", rows_table("runs", [closing]))
+
     with PeakMemory() as memory:
         try:
             yield run
             run.check()
-            status = "done"
-        except TagsieveError as failure:
-            error = str(failure)
-            raise
         except BaseException as failure:
-            error = f"{type(failure).__name__}: {failure}"
+            ours = isinstance(failure, TagsieveError)
+            with noted_on(failure):
+                close("failed", str(failure) if ours else f"{type(failure).__name__}: {failure}")
             raise
-        finally:
-            run.metrics["seconds"] = round(time.monotonic() - clock, 3)
-            run.metrics["peak_memory_mb"] = round(memory.stop() / 2**20, 1)
-            row |= {
-                "status": status,
-                "unit": run.unit,
-                "ended": datetime.now(UTC),
-                "input": run.input,
-                "kept": run.kept,
-                "known": run.known,
-                "rejected": dict(run.rejected),
-                "quarantined": dict(run.quarantined),
-                "read": run.read,
-                "written": run.written,
-                "metrics": run.metrics,
-                "fingerprint": run.fingerprint,
-                "error": error,
-            }
-            lake.upsert("runs", rows_table("runs", [row]))
+        close("done")
 
 
 class PeakMemory:

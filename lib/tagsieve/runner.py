@@ -587,13 +587,11 @@ def _run(
     run_id = new_run_id()
     told = resolved(recipe)
     console.line(f"run {run_id} in lake {lake.root}")
-    try:
+    with lake.working(run_id):
         for step, function in functions:
             with record_step(lake, run_id, step, told) as run:
                 function(Context(lake, engines, run, console, limit), recipe)
             console.line(summary(run))
-    finally:
-        lake.drop_work(run_id)
     return run_id
 
 

@@ -259,3 +259,22 @@ def test_ingest_of_a_missing_file_is_refused_before_any_table_is_made(tmp_path, 
     with pytest.raises(UsageError, match="matches no file"):
         ingest(make_context("ingest"), [Input(pool="p", path=f"{tmp_path}/no")], IngestConfig())
     assert lake.tables() == []
+
+
+def test_ingest_of_rows_that_another_run_adds_meanwhile_knows_them(
+    tmp_path, run_ingest, write, monkeypatch
+):
+    whole = [pair(f"{QUERY} {number}?") for number in range(3)]
+    mine = Input(pool="p", path=write(tmp_path / "whole.jsonl", whole))
+    theirs = Input(pool="p", path=write(tmp_path / "part.jsonl", whole[:2]))
+    lake, insert_new = Lake(str(tmp_path / "lake")), Lake.insert_new
+
+    def overtaken(self, *args):
+        monkeypatch.setattr(Lake, "insert_new", insert_new)
+        assert run_ingest(lake, [theirs], run_id="theirs").run.kept == 2
+        return self.insert_new(*args)
+
+    monkeypatch.setattr(Lake, "insert_new", overtaken)
+    done = run_ingest(lake, [mine], run_id="mine")
+    assert (done.run.input, done.run.known, done.run.kept) == (3, 2, 1)
+    assert [row["run_id"] for row in done.samples()] == ["theirs", "theirs", "mine"]

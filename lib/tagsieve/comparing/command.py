@@ -37,11 +37,8 @@ def run_command(
     make_folder("--out", files, path)
     run = StepRun(lake, new_run_id(), name)
     run.reads(*tables)
-    try:
-        with console.spark_progress(engines.spark, name):
-            found = find(Context(lake, engines, run, console))
-    finally:
-        lake.drop_work(run.run_id)
+    with lake.working(run.run_id), console.spark_progress(engines.spark, name):
+        found = find(Context(lake, engines, run, console))
     beside = f"{path.removesuffix('.html')}.json"
     write_json("--out", files, beside, found)
     write(files, path, found)

@@ -44,6 +44,7 @@ def close_quarantine(
         rows.select(column).distinct(), column, "left_semi"
     )
     keys = found.select(F.concat(F.lit(quarantine_key(owner, "")), column).alias("key"))
+    keys = context.stored("to-close", keys)
     if not keys.isEmpty():
         context.lake.resolve(keys, context.run.run_id, spare_own)
 

@@ -60,7 +60,7 @@ def ingest(context: Context, inputs: Sequence[Input], config: IngestConfig) -> N
                 else:
                     run.rejected[row["reason"]] += row["count"]
             # Rejects first: killed in between, the next run knows them and still adds the samples.
-            _write(context, parsed, fates)
+            _write(context, parsed, fates, sorted({source.pool for source in inputs}))
             fates.unpersist()
         finally:
             parsed.unpersist()
@@ -217,7 +217,7 @@ def classify(parsed: DataFrame, samples: DataFrame, rejects: DataFrame) -> DataF
     return joined.select("pool", "source", "source_row", "sample_id", "reason", fate.alias("fate"))
 
 
-def _write(context: Context, parsed: DataFrame, fates: DataFrame) -> None:
+def _write(context: Context, parsed: DataFrame, fates: DataFrame, pools: list[str]) -> None:
     run, lake = context.run, context.lake
     place = ["pool", "source", "source_row"]
     if run.rejected:
@@ -237,5 +237,8 @@ def _write(context: Context, parsed: DataFrame, fates: DataFrame) -> None:
     if run.kept:
         new = fates.where("fate = 'kept'").select(*place)
         samples = parsed.join(new, place).withColumn("run_id", F.lit(run.run_id))
-        lake.insert_new(samples, "samples")
+        added = lake.insert_new(samples, "samples", {"pool": pools})
+        # The others were added by another run meanwhile.
+        run.known += run.kept - added
+        run.kept = added
     run.wrote("rejects", "samples")

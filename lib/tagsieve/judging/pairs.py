@@ -106,7 +106,7 @@ def planned(context: Context, config: JudgePairsConfig, name: str, rows: DataFra
     new = context.stored("new-pairs", new_pairs(rows, known, config.rounds, config.seed))
     named = {"pairing": F.lit(name), "run_id": F.lit(context.run.run_id)}
     if not new.isEmpty():
-        lake.insert_new(new.withColumns(named), "pairs")
+        lake.insert_new(new.withColumns(named), "pairs", {"pairing": name})
     return known.unionByName(new.select(*PAIR)).where(F.col("round") < config.rounds)
 
 

@@ -225,8 +225,8 @@ def _assign_contents(
     with progress(spark, "cluster: conversations"):
         rows = context.stored("assigned", most.unionByName(nearest))
         rows = rows.withColumns({"clustering": F.lit(name), "distance": nowhere})
-        context.lake.insert_new(rows, "clusters")
-    return count, ties
+        added = context.lake.insert_new(rows, "clusters", {"clustering": name})
+    return added, ties
 
 
 def _nearest_of_tied(

@@ -100,5 +100,6 @@ def _assign(
             bad.append(unusable)
             progress.advance(group.rows)
     assigned = parts.frame().dropDuplicates(["sample_id"])
-    context.lake.insert_new(assigned.withColumn("clustering", F.lit(name)), "clusters")
+    assigned = assigned.withColumn("clustering", F.lit(name))
+    context.lake.insert_new(assigned, "clusters", {"clustering": name})
     return bad
