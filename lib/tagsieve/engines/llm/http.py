@@ -23,6 +23,7 @@ from tagsieve.engines.llm.replies import (
     NotAsked,
     Refusal,
     Reply,
+    storable,
 )
 from tagsieve.errors import RunError, UsageError
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 LONGEST_WAIT = 120.0
 """Seconds: a longer Retry-After is not waited for in one go."""
+
+MOST_TOKENS = 2**31
+"""No request has as many: who says so miscounts."""
 
 REQUESTS, TOKENS = "requests", "budget_tokens"
 
@@ -229,7 +233,7 @@ class HttpEngine:
         cause = error.__cause__
         if cause is not None:
             text += f" ({type(cause).__name__}: {cause})"
-        return text.replace(self._key, "***") if self._key else text
+        return storable(text.replace(self._key, "***") if self._key else text)
 
     async def _try(self, prompt: Fitted, counts: dict[str, float]) -> Reply | Refusal:
         """One request. Raises what `_passes` lets try again, and what it does not."""
@@ -247,8 +251,8 @@ class HttpEngine:
                 async with asyncio.timeout(self._config.timeout_seconds):
                     completion = await self._request(rendered)
             usage = _part(completion, "usage", dict) or {}
-            prompt_tokens = _part(usage, "prompt_tokens", int)
-            output_tokens = _part(usage, "completion_tokens", int)
+            prompt_tokens = _count(usage, "prompt_tokens")
+            output_tokens = _count(usage, "completion_tokens")
             # An endpoint that does not count is taken to have used the most that it could.
             counted = prompt_tokens is not None and output_tokens is not None
             used = float((prompt_tokens or 0) + (output_tokens or 0)) if counted else most
@@ -260,18 +264,21 @@ class HttpEngine:
     async def _request(self, prompt: Any) -> Any:
         """The body of the answer: any JSON value. Raises _Broken when it is none."""
         import httpx2
+        from aiohttp import ClientError
 
         text = isinstance(prompt, str)
-        # Not by `chat.completions.create`: checking its arguments and building its models takes a
-        # third of the time of a call.
-        response = await self._client.post(
-            "/completions" if text else "/chat/completions",
-            body=self._settings | {"prompt" if text else "messages": prompt},
-            cast_to=httpx2.Response,
-        )
         try:
+            # Not by `chat.completions.create`: checking its arguments and building its models takes
+            # a third of the time of a call.
+            response = await self._client.post(
+                "/completions" if text else "/chat/completions",
+                body=self._settings | {"prompt" if text else "messages": prompt},
+                cast_to=httpx2.Response,
+            )
             return response.json()
-        except ValueError as error:
+        except ClientError as error:  # `openai` knows those of a lost connection alone
+            raise _Broken(f"the answer is no HTTP: {error}") from error
+        except (ValueError, RecursionError) as error:
             raise _Broken(f"the answer's body cannot be read: {error}") from error
 
 
@@ -299,8 +306,8 @@ def _reply(
     if not choices:
         raise _Broken("the answer has no choices")
     message = _part(choices[0], "message", dict)
-    text = _part(message, "content", str) if message else _part(choices[0], "text", str)
-    finish, refusal = _part(choices[0], "finish_reason", str), _part(message, "refusal", str)
+    text = _text(message, "content") if message else _text(choices[0], "text")
+    finish, refusal = _text(choices[0], "finish_reason"), _text(message, "refusal")
     if finish == "content_filter" or (text is None and refusal):
         return Refusal(REFUSED, f"finish_reason {finish}: {refusal}")
     if text is None:
@@ -312,6 +319,17 @@ def _part(value: Any, key: str, kind: type) -> Any:
     """A part of what an endpoint sent; None where it is not there, or not of the kind."""
     part = value.get(key) if isinstance(value, dict) else None
     return part if isinstance(part, kind) else None
+
+
+def _text(value: Any, key: str) -> str | None:
+    part = _part(value, key, str)
+    return None if part is None else storable(part)
+
+
+def _count(value: Any, key: str) -> int | None:
+    """A number of tokens; None where it can be none."""
+    part = _part(value, key, int)
+    return part if part is not None and 0 <= part <= MOST_TOKENS else None
 
 
 def _passes(error: BaseException) -> bool:
@@ -343,5 +361,5 @@ def _retry_after(value: str | None) -> float:
         pass
     try:
         return parsedate_to_datetime(value).timestamp() - time.time()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0
