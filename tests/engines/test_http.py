@@ -115,3 +115,57 @@ def test_a_retry_after_that_says_nothing_is_passed_over(ask, date):
     busy = web.Response(status=429, headers={"Retry-After": date})
     (answer,), _ = ask(lambda query, n: busy if n == 1 else None, retries=1)
     assert isinstance(answer, Reply)
+
+
+def most_of(tokens):
+    """Of a prompt of `ask` and its answer: the prompt's bytes and the answer's tokens."""
+    template = load_prompt("open_tags", ("query",))
+    rendered = template.render({"query": "q0"})
+    return len(json.dumps(rendered, ensure_ascii=False).encode()) + tokens
+
+
+@pytest.mark.parametrize(
+    "fault", ["hang", "drop", "cut", body("{no json"), body(json.dumps({"choices": []}))]
+)
+def test_a_request_without_an_answer_counts_as_the_most_it_can_cost(ask, endpoint, fault):
+    most = most_of(64)
+    answers, counts = ask(
+        lambda query, n: fault,
+        prompts=2,
+        retries=5,
+        timeout_seconds=0.5,
+        concurrency=1,
+        budget={"tokens": int(2.5 * most)},
+        decoding={"max_tokens": 64},
+    )
+    assert endpoint.calls.total() == 2
+    assert counts["budget_tokens"] == 2 * most
+    assert counts["not_asked"] == 2  # the next run asks them
+    assert [type(answer).__name__ for answer in answers] == ["NotAsked", "NotAsked"]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_request_that_is_turned_down_costs_nothing(ask, status):
+    (answer,), counts = ask(
+        lambda query, n: web.Response(status=status) if n < 3 else None,
+        retries=3,
+        budget={"tokens": most_of(64)},
+        decoding={"max_tokens": 64},
+    )
+    assert isinstance(answer, Reply)
+    assert (counts["requests"], counts["budget_tokens"]) == (3, 15)
+
+
+def test_a_request_that_finds_nobody_costs_nothing(ask):
+    url = "http://127.0.0.1:9/v1"
+    (answer,), counts = ask(None, base_url=url, retries=1, max_failures=2)
+    assert answer.reason == "endpoint"
+    assert (counts["requests"], counts["budget_tokens"]) == (2, 0)
+
+
+@pytest.mark.parametrize("thoughts", [{}, {"reasoning_content": "Hm, let me see"}])
+def test_a_model_that_is_cut_while_it_thinks_is_asked_once(ask, endpoint, thoughts):
+    told = completion(None, finish="length", output_tokens=512, **thoughts)
+    (answer,), counts = ask(lambda query, n: body(json.dumps(told)), retries=3)
+    assert answer == Reply("", cut=True, prompt_tokens=10, output_tokens=512)
+    assert (endpoint.calls.total(), counts["budget_tokens"]) == (1, 522)

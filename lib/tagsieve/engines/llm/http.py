@@ -237,12 +237,14 @@ class HttpEngine:
 
     async def _try(self, prompt: Fitted, counts: dict[str, float]) -> Reply | Refusal:
         """One request. Raises what `_passes` lets try again, and what it does not."""
+        from openai import APIError
+
         rendered = self._template.render(prompt.fields)
         size = len(prompt.tokens) or len(json.dumps(rendered, ensure_ascii=False).encode())
         most = float(size + self._config.decoding.max_tokens)
         if not await self._budget.reserve(most):
             raise _BudgetSpent
-        used = 0.0
+        used = most  # of what was sent and has no answer that counts
         try:
             async with AsyncExitStack() as stack:
                 if self._limiter:
@@ -253,10 +255,13 @@ class HttpEngine:
             usage = _part(completion, "usage", dict) or {}
             prompt_tokens = _count(usage, "prompt_tokens")
             output_tokens = _count(usage, "completion_tokens")
-            # An endpoint that does not count is taken to have used the most that it could.
-            counted = prompt_tokens is not None and output_tokens is not None
-            used = float((prompt_tokens or 0) + (output_tokens or 0)) if counted else most
+            if prompt_tokens is not None and output_tokens is not None:
+                used = float(prompt_tokens + output_tokens)
             return _reply(completion, prompt.cut, prompt_tokens, output_tokens)
+        except APIError as error:
+            if _is_free(error):
+                used = 0.0
+            raise
         finally:
             counts[TOKENS] += used
             await self._budget.settle(most, used)
@@ -310,6 +315,8 @@ def _reply(
     finish, refusal = _text(choices[0], "finish_reason"), _text(message, "refusal")
     if finish == "content_filter" or (text is None and refusal):
         return Refusal(REFUSED, f"finish_reason {finish}: {refusal}")
+    if text is None and finish == "length":
+        text = ""  # a reasoning model that was cut while it thought
     if text is None:
         raise _Broken(f"the answer has no text (finish_reason {finish})")
     return Reply(text, finish == "length", cut, prompt_tokens, output_tokens)
@@ -339,6 +346,16 @@ def _passes(error: BaseException) -> bool:
     if isinstance(error, APIStatusError):
         return error.status_code in (408, 409, 429) or error.status_code >= 500
     return isinstance(error, APIConnectionError | TimeoutError | _Broken)
+
+
+def _is_free(error: BaseException) -> bool:
+    """Whether a request that ended so was turned down, or never left."""
+    from aiohttp import ClientConnectorError
+    from openai import APIStatusError
+
+    # The client calls any lost connection a timeout; what it was stands two causes below.
+    lost = getattr(error.__cause__, "__cause__", None)
+    return isinstance(error, APIStatusError) or isinstance(lost, ClientConnectorError)
 
 
 def _pause(state: RetryCallState) -> float:
