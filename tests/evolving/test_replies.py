@@ -102,6 +102,7 @@ def test_scores_come_back_by_variant_whatever_their_order(order, values):
         (scores((1, float("nan")), (2, 3), (3, 4)), "-1 is no score"),
         (scores((1, 2), (2, 3), (3, 4))[:-6], "no score of variant 3"),
         (f"<think>{scores((1, 2), (2, 3), (3, 4))}", "no score of variant 1, 2, 3"),
+        ('{"variant": ' + "[" * 200_000 + "}", "no score of variant 1, 2, 3"),
     ],
 )
 def test_scores_that_are_not_whole_are_none(answer, told):

@@ -101,6 +101,7 @@ def test_generated_winners_are_read_right(mark, before, after, form):
 PIECES = [
     "Assistant 1: ", "Assistant 2: ", "[[A]]", "[[", "{", "}", '"first": ', "9", "-1", "(", ")",
     ", ", "\n", "/10", "score of ", "[" * 3000, "1e999", "nan", "\ud800",
+    '{"first": 1' + "0" * 400 + ', "second": 2}', '{"first": 1' + "0" * 400 + "}",
 ]  # fmt: skip
 
 
@@ -129,6 +130,7 @@ def test_no_text_raises_and_no_score_is_out_of_range(text):
         ("-1 9", "out_of_range"),
         ("They differ.\n(8, 9)\nOn second thought:\n(9, 8)", "contradictory"),
         ("x" * 64_001 + "\n8 9", "unparseable"),
+        ('{"first": 1' + "0" * 400 + ', "second": 2}', "out_of_range"),  # no float is as large
     ],
 )
 def test_what_says_no_two_scores_says_why(text, reason):
@@ -203,6 +205,7 @@ def test_generated_scores_of_skills_are_read_right(scores, listed, before):
         ('{"scores": [{"skill": "Logic", "score": 4}]}', "incomplete"),
         ('{"Logic": 4, "Facts": 11}', "out_of_range"),
         ('{"Logic": 4, "Facts": 3.2}', "off_scale"),
+        ('{"Logic": 4, "Facts": 1' + "0" * 400 + "}", "out_of_range"),
         ('{"scores": [{"skill": "Facts", "score": 4}, {"skill": "facts", "score": 3}]}',
          "contradictory"),
     ],

@@ -1,15 +1,23 @@
 """The cascade: which tagger answers, what that costs, and where the answers lie."""
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handmade import recorded
 from query_lakes import QUERIES, add_samples, tagged
 from stub_endpoint import tags_for
 from tagsieve import records
 from tagsieve.errors import UsageError
 from tagsieve.recipe import Recipe
-from tagsieve.tagging import CascadeConfig, MemoryTaggerConfig, tag, tagger_fingerprint
+from tagsieve.tagging import (
+    CascadeConfig,
+    MemoryTaggerConfig,
+    replay,
+    tag,
+    tagger_fingerprint,
+)
 from tagsieve.tagging.cascade import Bin, choose_threshold
 
 LLM = {"kind": "http", "base_url": "http://localhost/v1", "model": "stub"}
@@ -137,12 +145,31 @@ def test_cascade_asks_the_model_for_the_budgeted_share_and_never_twice(
     assert len(endpoint.calls) == 53
 
 
+def test_cascade_takes_over_what_a_replay_answers(lake, engines, make_config, endpoint):
+    fault = web.Response(status=400)
+    endpoint.misbehave = lambda query, n: fault if query == QUERIES[0] and n == 1 else None
+    add_samples(lake, QUERIES)
+    config = make_config(llm_share=1.0)
+    runs = [
+        recorded(lake, engines, step, f"run{number}", function, config)
+        for number, (step, function) in enumerate(
+            [("tag", tag), ("tag", tag), ("replay", replay), ("tag", tag), ("tag", tag)]
+        )
+    ]
+    assert [run.quarantined.total() for run in runs] == [1, 0, 0, 0, 0]
+    assert [run.kept for run in runs] == [4, 0, 1, 1, 0]
+    assert runs[4].metrics.get("from_earlier_run") == 1  # nothing has come since
+    name = tagger_fingerprint(config)
+    rows = [row for row in lake.arrow("raw_tags").to_pylist() if row["tagger"] == name]
+    assert {row["query_id"] for row in rows} == {records.query_id(query) for query in QUERIES}
+    assert len(rows) == len(QUERIES)
+    assert endpoint.calls == {query: 1 + (query == QUERIES[0]) for query in QUERIES}
+
+
 @pytest.mark.soak
 def test_cascade_leaves_what_the_model_could_not_answer_in_quarantine(
     lake, make_context, make_config, endpoint
 ):
-    from aiohttp import web
-
     endpoint.misbehave = lambda query, n: web.Response(status=400) if query == QUERIES[0] else None
     add_samples(lake, QUERIES)
     config = make_config(llm_share=1.0)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from handmade import put
+from handmade import put, sample
 from query_lakes import QUERIES, add_samples
 from tagsieve import records
 from tagsieve.tagging import (
@@ -14,13 +14,14 @@ from tagsieve.tagging import (
     VllmTaggerConfig,
     tagger_fingerprint,
 )
+from tagsieve.tagging import cost as costs
 from tagsieve.tagging.cost import tag_cost
 from tagsieve.tagging.llm import prompt_of
 
 HTTP = HttpTaggerConfig(base_url="http://localhost/v1", model="m", decoding={"max_tokens": 100})
 
 
-def answer(lake, config, *texts, **metrics):
+def answer(lake, config, *texts, step="tag", **metrics):
     """Rows of a tagger that a run wrote, and that run's line of the ledger."""
     tagger = tagger_fingerprint(config)
     rows = [
@@ -29,7 +30,7 @@ def answer(lake, config, *texts, **metrics):
     ]
     put(lake, "raw_tags", rows)
     now = datetime.now(UTC)
-    told = {"run_id": "r", "step": "tag", "status": "done", "started": now}
+    told = {"run_id": "r", "step": step, "status": "done", "started": now, "kept": len(texts)}
     put(lake, "runs", [told | {"metrics": list(metrics.items())}])
 
 
@@ -77,6 +78,52 @@ def test_cost_takes_time_and_answers_from_the_taggers_own_run(lake):
     assert cost.seconds == pytest.approx(999 / 50 + 30)
     assert cost.output_tokens == 999 * 40
     assert "39,960 answer tokens (as measured)" in cost.told
+
+
+def test_cost_takes_no_measures_of_another_step_or_tagger(lake):
+    add_samples(lake, [f"Question {n}" for n in range(1000)])
+    student = HTTP.model_copy(update={"model": "student"})
+    measures = {"model_calls": 10.0, "seconds": 1.0}
+    answer(lake, MemoryTaggerConfig(), step="embed", **measures, rows_per_second=900.0)
+    answer(lake, HTTP, "Question 0", "Question 1", **measures, rows_per_second=20.0)
+    answer(lake, student, "Question 0", step="evaluate", **measures, rows_per_second=5.0)
+    answer(lake, MemoryTaggerConfig(), step="judge", **measures, rows_per_second=1.0)
+    assert tag_cost(lake, HTTP, 0).seconds == pytest.approx(998 / 20)
+    assert tag_cost(lake, student, 0).seconds == pytest.approx(999 / 5)
+
+
+def test_cost_of_a_cascades_taggers_is_told_by_what_each_measured(lake):
+    add_samples(lake, [f"Question {n}" for n in range(1000)])
+    put(lake, "raw_tags", [{"query_id": "q", "tagger": tagger_fingerprint(HTTP), "run_id": "r"}])
+    metrics = {"memory_model_calls": 99.0, "memory_rows_per_second": 500.0, "seconds": 60.0}
+    metrics |= {"http_model_calls": 10.0, "http_rows_per_second": 4.0, "http_output_tokens": 300.0}
+    answer(lake, MemoryTaggerConfig(), "Question 0", model_calls=10.0, llm_share=0.1, **metrics)
+    cost = tag_cost(lake, CascadeConfig(llm=HTTP, llm_share=0.1), 0)
+    assert cost.seconds == pytest.approx(1000 / 500 + 100 / 4)
+    assert cost.output_tokens == 100 * 30
+
+
+def test_cost_is_told_by_queries_of_every_pool_and_turn(lake, monkeypatch):
+    """Above so many samples that ids are not held: about, and never samples for queries."""
+    long, short = ("code", 3000, 4000), ("alpaca", 1000, 10)
+    for pool, count, size in (long, short):
+        turns = [("user", "x" * size), ("assistant", "a")] * 3
+        rows = [sample(pool, f"{pool}{n}", [f"{pool}{n}-{t}" for t in range(3)], turns)
+                for n in range(count)]  # fmt: skip
+        for begin in range(0, count, 500):
+            put(lake, "samples", rows[begin : begin + 500])
+    exact = tag_cost(lake, HTTP, 0)
+    assert (exact.queries, exact.told.startswith("12,000 requests")) == (12_000, True)
+    mean = len(str(prompt_of(HTTP).render({"query": ""})).encode()) + (3 * 4000 + 10) / 4
+    assert exact.prompt_tokens == pytest.approx(12_000 * mean / 4, rel=0.05)
+    assert tag_cost(lake, HTTP, 0) == exact
+    monkeypatch.setattr(costs, "COUNTED_ROWS", 100)
+    answer(lake, HTTP, *(f"Question {n}" for n in range(2000)))
+    guessed = tag_cost(lake, HTTP, 0)
+    assert (guessed.queries, guessed.calls) == (10_000, 10_000)
+    assert guessed.told.startswith("about 10,000 requests")
+    cascade = tag_cost(lake, CascadeConfig(llm=HTTP, llm_share=0.3), 0)
+    assert "of the model about 3,600 requests" in cascade.told
 
 
 def test_cost_of_a_short_run_is_told_by_its_whole_time(lake):

@@ -94,7 +94,8 @@ def test_http_sets_aside_what_fails_and_replay_tries_it_again(
         QUERIES[0]: (400, {"error": {"message": "context too long"}}),
         QUERIES[1]: (500, {}),
         QUERIES[2]: (200, completion("I am sorry, I cannot do that.")),
-        QUERIES[3]: (200, completion(None, finish="content_filter")),
+        # Half a character, which no table can hold.
+        QUERIES[3]: (200, completion(None, finish="content_filter", refusal="\ud83d")),
     }
 
     def misbehave(query, n):
@@ -119,6 +120,7 @@ def test_http_sets_aside_what_fails_and_replay_tries_it_again(
     }
     errors = {row["error"] for row in lake.arrow("quarantine").to_pylist()}
     assert any("context too long" in error for error in errors)
+    assert "finish_reason content_filter: \ufffd" in errors
 
     del answers[QUERIES[1]], answers[QUERIES[2]]
     second = make_context("replay")

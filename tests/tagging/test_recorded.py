@@ -29,8 +29,8 @@ def write(path, *answers):
 
 def test_answers_are_those_of_the_file_and_more_of_them_are_replayed(lake, make_context, tmp_path):
     add_samples(lake, QUERIES)
-    path = write(
-        tmp_path / "tags.jsonl.gz", '[{"tag": "poem", "explanation": ""}]', "no idea", "[]"
+    path = write(  # half a character, which no table can hold, is replaced
+        tmp_path / "tags.jsonl.gz", '[{"tag": "poem", "explanation": ""}]', "no idea \ud83d", "[]"
     )
     config = config_of(path)
     assert tagger_fingerprint(config).startswith("recorded-gpt-open_tags-")
@@ -40,6 +40,8 @@ def test_answers_are_those_of_the_file_and_more_of_them_are_replayed(lake, make_
     assert first.run.kept == 2
     assert first.run.quarantined == {"unparseable": 1, "not_recorded": len(QUERIES) - 3}
     assert first.run.metrics["model_calls"] == 0
+    payloads = {row["payload"].decode() for row in lake.arrow("quarantine").to_pylist()}
+    assert "no idea \ufffd" in payloads
     found = {query: tags for (query, _), tags in tagged(lake).items()}
     assert found == {records.query_id(QUERIES[0]): ["poem"], records.query_id(QUERIES[2]): []}
     write(path, *["[]"] * len(QUERIES))

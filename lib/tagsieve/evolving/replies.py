@@ -102,7 +102,7 @@ def _pairs(text: str) -> list[tuple[float, float]]:
     for found in _FLAT_OBJECT.findall(text):
         try:
             value = json.loads(found)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if {"variant", "score"} <= value.keys():
             pairs.append((_number(value["variant"]), _number(value["score"])))

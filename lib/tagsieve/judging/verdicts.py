@@ -76,7 +76,8 @@ def read_pair(text: str, scale: Scale) -> tuple[float, float] | Unread:
             told = ", ".join(f"{a:g} {b:g}" for a, b in sorted(set(places))[:3])
             return Unread(CONTRADICTORY, f"the answer says different scores: {told}")
         found = places[0]
-    return scale.check(found[0]) or scale.check(found[1]) or found
+    # Checked first: a number of JSON may be larger than any float.
+    return scale.check(found[0]) or scale.check(found[1]) or (float(found[0]), float(found[1]))
 
 
 def read_winner(text: str) -> Winner | Unread:
@@ -137,14 +138,14 @@ def read_skills(text: str, skills: Sequence[str], scale: Scale) -> list[float] |
         name = skill.strip().casefold() if isinstance(skill, str) else ""
         if score is None or not is_number(score):
             return Unread(UNPARSEABLE, f"the score of {name!r:.60} is no number")
-        if found.setdefault(name, float(score)) != score:
+        if found.setdefault(name, score) != score:
             return Unread(CONTRADICTORY, f"the answer has two scores of {name!r:.60}")
     lacking = [skill for skill in skills if skill.casefold() not in found]
     if lacking:
         return Unread(INCOMPLETE, f"no score of {lacking[0]}")
     scores = [found[skill.casefold()] for skill in skills]
     wrong = [unread for score in scores if (unread := scale.check(score))]
-    return wrong[0] if wrong else scores
+    return wrong[0] if wrong else list(map(float, scores))
 
 
 def _only_list(text: str) -> Any:
@@ -165,7 +166,7 @@ def _of_object(text: str) -> tuple[float, float] | None:
     listed = told.get("scores", [told.get("first"), told.get("second")])
     if not isinstance(listed, list) or len(listed) != 2 or not all(map(is_number, listed)):
         return None
-    return float(listed[0]), float(listed[1])
+    return listed[0], listed[1]
 
 
 def _of_line(line: str, scale: Scale) -> tuple[float, float] | None:

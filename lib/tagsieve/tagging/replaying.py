@@ -24,8 +24,8 @@ def replay(context: Context, config: TagConfig, reasons: Sequence[str] = ()) -> 
     language model), for any of `reasons` (none: for all).
 
     A query that is answered now gets its row in `raw_tags`; one that fails again lies in
-    quarantine anew. Either way its older quarantine row names this run in `resolved_by`. Raises
-    RunError when nothing lies there.
+    quarantine anew. Either way its older quarantine row names this run in `resolved_by`. A cascade
+    copies the new rows when `tag` runs next. Raises RunError when nothing lies there.
     """
     run = context.run
     run.unit = "query"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from pyspark.sql import DataFrame
 
@@ -14,6 +15,7 @@ from tagsieve.tagging.cascade import tag_cascade
 from tagsieve.tagging.config import CascadeConfig, SingleTaggerConfig, TagConfig
 from tagsieve.tagging.taggers import tagger_fingerprint
 from tagsieve.tagging.work import (
+    commits_of,
     count_queries,
     tag_pending,
     unanswered,
@@ -34,7 +36,7 @@ def tag(context: Context, config: TagConfig) -> None:
     run.unit = "query"
     run.reads("samples")
     tagger = tagger_fingerprint(config)
-    if run.done_before(tagger, context.limit):
+    if run.done_before(tagger, context.limit, *_answered_elsewhere(context, config)):
         return
     with lease(context.lake, f"tag-{tagger}", run.run_id):
         if isinstance(config, CascadeConfig):
@@ -45,6 +47,14 @@ def tag(context: Context, config: TagConfig) -> None:
     if run.rejected[OVER_BUDGET]:
         run.fingerprint = None  # not done: the next run goes on
     run.wrote("raw_tags", "quarantine")
+
+
+def _answered_elsewhere(context: Context, config: TagConfig) -> list[Any]:
+    """What a cascade copies from beside the samples: its language model's answers, of which
+    `replay`, too, makes some. Of the other taggers nothing."""
+    if not isinstance(config, CascadeConfig):
+        return []
+    return [commits_of(context.lake, tagger_fingerprint(config.llm))]
 
 
 def tag_queries(

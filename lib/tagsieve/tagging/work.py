@@ -43,7 +43,16 @@ def unanswered(
 
 def writer_of(lake: Lake, tagger: str) -> Writer:
     """The one writer of a tagger's rows; made before what is done already is looked up."""
-    return Writer(lake, "raw_tags", f"tag {tagger}")
+    return Writer(lake, "raw_tags", _owner(tagger))
+
+
+def commits_of(lake: Lake, tagger: str) -> int:
+    """How many commits have put rows of a tagger into `raw_tags`."""
+    return lake.commits_of("raw_tags", _owner(tagger))
+
+
+def _owner(tagger: str) -> str:
+    return f"tag {tagger}"
 
 
 def tag_pending(

@@ -23,6 +23,7 @@ from tagsieve.engines.llm.replies import (
     NotAsked,
     Refusal,
     Reply,
+    storable,
 )
 from tagsieve.errors import RunError, UsageError
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 LONGEST_WAIT = 120.0
 """Seconds: a longer Retry-After is not waited for in one go."""
+
+MOST_TOKENS = 2**31
+"""No request has as many: who says so miscounts."""
 
 REQUESTS, TOKENS = "requests", "budget_tokens"
 
@@ -229,16 +233,18 @@ class HttpEngine:
         cause = error.__cause__
         if cause is not None:
             text += f" ({type(cause).__name__}: {cause})"
-        return text.replace(self._key, "***") if self._key else text
+        return storable(text.replace(self._key, "***") if self._key else text)
 
     async def _try(self, prompt: Fitted, counts: dict[str, float]) -> Reply | Refusal:
         """One request. Raises what `_passes` lets try again, and what it does not."""
+        from openai import APIError
+
         rendered = self._template.render(prompt.fields)
         size = len(prompt.tokens) or len(json.dumps(rendered, ensure_ascii=False).encode())
         most = float(size + self._config.decoding.max_tokens)
         if not await self._budget.reserve(most):
             raise _BudgetSpent
-        used = 0.0
+        used = most  # of what was sent and has no answer that counts
         try:
             async with AsyncExitStack() as stack:
                 if self._limiter:
@@ -247,12 +253,15 @@ class HttpEngine:
                 async with asyncio.timeout(self._config.timeout_seconds):
                     completion = await self._request(rendered)
             usage = _part(completion, "usage", dict) or {}
-            prompt_tokens = _part(usage, "prompt_tokens", int)
-            output_tokens = _part(usage, "completion_tokens", int)
-            # An endpoint that does not count is taken to have used the most that it could.
-            counted = prompt_tokens is not None and output_tokens is not None
-            used = float((prompt_tokens or 0) + (output_tokens or 0)) if counted else most
+            prompt_tokens = _count(usage, "prompt_tokens")
+            output_tokens = _count(usage, "completion_tokens")
+            if prompt_tokens is not None and output_tokens is not None:
+                used = float(prompt_tokens + output_tokens)
             return _reply(completion, prompt.cut, prompt_tokens, output_tokens)
+        except APIError as error:
+            if _is_free(error):
+                used = 0.0
+            raise
         finally:
             counts[TOKENS] += used
             await self._budget.settle(most, used)
@@ -260,18 +269,21 @@ class HttpEngine:
     async def _request(self, prompt: Any) -> Any:
         """The body of the answer: any JSON value. Raises _Broken when it is none."""
         import httpx2
+        from aiohttp import ClientError
 
         text = isinstance(prompt, str)
-        # Not by `chat.completions.create`: checking its arguments and building its models takes a
-        # third of the time of a call.
-        response = await self._client.post(
-            "/completions" if text else "/chat/completions",
-            body=self._settings | {"prompt" if text else "messages": prompt},
-            cast_to=httpx2.Response,
-        )
         try:
+            # Not by `chat.completions.create`: checking its arguments and building its models takes
+            # a third of the time of a call.
+            response = await self._client.post(
+                "/completions" if text else "/chat/completions",
+                body=self._settings | {"prompt" if text else "messages": prompt},
+                cast_to=httpx2.Response,
+            )
             return response.json()
-        except ValueError as error:
+        except ClientError as error:  # `openai` knows those of a lost connection alone
+            raise _Broken(f"the answer is no HTTP: {error}") from error
+        except (ValueError, RecursionError) as error:
             raise _Broken(f"the answer's body cannot be read: {error}") from error
 
 
@@ -299,10 +311,12 @@ def _reply(
     if not choices:
         raise _Broken("the answer has no choices")
     message = _part(choices[0], "message", dict)
-    text = _part(message, "content", str) if message else _part(choices[0], "text", str)
-    finish, refusal = _part(choices[0], "finish_reason", str), _part(message, "refusal", str)
+    text = _text(message, "content") if message else _text(choices[0], "text")
+    finish, refusal = _text(choices[0], "finish_reason"), _text(message, "refusal")
     if finish == "content_filter" or (text is None and refusal):
         return Refusal(REFUSED, f"finish_reason {finish}: {refusal}")
+    if text is None and finish == "length":
+        text = ""  # a reasoning model that was cut while it thought
     if text is None:
         raise _Broken(f"the answer has no text (finish_reason {finish})")
     return Reply(text, finish == "length", cut, prompt_tokens, output_tokens)
@@ -314,6 +328,17 @@ def _part(value: Any, key: str, kind: type) -> Any:
     return part if isinstance(part, kind) else None
 
 
+def _text(value: Any, key: str) -> str | None:
+    part = _part(value, key, str)
+    return None if part is None else storable(part)
+
+
+def _count(value: Any, key: str) -> int | None:
+    """A number of tokens; None where it can be none."""
+    part = _part(value, key, int)
+    return part if part is not None and 0 <= part <= MOST_TOKENS else None
+
+
 def _passes(error: BaseException) -> bool:
     """Whether the same request may do better later."""
     from openai import APIConnectionError, APIStatusError
@@ -321,6 +346,16 @@ def _passes(error: BaseException) -> bool:
     if isinstance(error, APIStatusError):
         return error.status_code in (408, 409, 429) or error.status_code >= 500
     return isinstance(error, APIConnectionError | TimeoutError | _Broken)
+
+
+def _is_free(error: BaseException) -> bool:
+    """Whether a request that ended so was turned down, or never left."""
+    from aiohttp import ClientConnectorError
+    from openai import APIStatusError
+
+    # The client calls any lost connection a timeout; what it was stands two causes below.
+    lost = getattr(error.__cause__, "__cause__", None)
+    return isinstance(error, APIStatusError) or isinstance(lost, ClientConnectorError)
 
 
 def _pause(state: RetryCallState) -> float:
@@ -343,5 +378,5 @@ def _retry_after(value: str | None) -> float:
         pass
     try:
         return parsedate_to_datetime(value).timestamp() - time.time()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0

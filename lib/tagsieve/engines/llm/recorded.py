@@ -9,7 +9,7 @@ from typing import Any
 
 from tagsieve.engines.actors import Counts
 from tagsieve.engines.llm.config import RecordedConfig
-from tagsieve.engines.llm.replies import Answer, Refusal, Reply
+from tagsieve.engines.llm.replies import Answer, Refusal, Reply, storable
 from tagsieve.errors import UsageError
 
 NOT_RECORDED = "not_recorded"
@@ -61,7 +61,7 @@ class RecordedEngine:
             raise UsageError(
                 f'{place}: expected an object of texts: the fields of the prompt, and "{ANSWER}"'
             )
-        answer = record.pop(ANSWER)
+        answer = storable(record.pop(ANSWER))
         known = self._answers.setdefault(_key(record), answer)
         if known != answer:
             raise UsageError(f"{place}: another answer to a prompt of an earlier line")

@@ -50,6 +50,11 @@ ENGINE_DIED = "engine_died"
 """The engine died of this prompt, and again when it had no other."""
 
 
+def storable(text: str) -> str:
+    """Text that a table can hold: JSON can name half of a character, which is no UTF-8."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def after_thoughts(text: str) -> str:
     """An answer without what a reasoning model thought before; nothing when it never came to an
     end."""
