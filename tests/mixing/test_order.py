@@ -10,6 +10,7 @@ from pyspark.sql import functions as F
 from scipy import stats
 
 from parity import mixing
+from tagsieve.engines.order import in_order
 from tagsieve.mixing import order
 
 PLACES = "part string, pool string, sample_id string, amount long"
@@ -55,7 +56,7 @@ def test_drawn_orders_are_uniform_and_do_not_agree(spark):
 def test_in_order_counts_places_and_amounts_within_each_group(spark, partitions):
     given = rows(400, "a") + rows(37, "b")
     frame = spark.createDataFrame(given, PLACES).repartition(partitions)
-    found = order.in_order(frame, ["part"], order.drawn(3)).collect()
+    found = in_order(frame, ["part"], order.drawn(3)).collect()
     assert found[0].asDict().keys() == {"part", "pool", "sample_id", "amount", "place", "through"}
     for part in "ab":
         mine = [dict(zip(("part", "pool", "sample_id", "n"), row, strict=True)) for row in given]
@@ -70,7 +71,7 @@ def test_in_order_counts_places_and_amounts_within_each_group(spark, partitions)
 
 def test_in_order_breaks_ties_of_hashes_by_id_then_pool(spark):
     frame = spark.createDataFrame([("p", x, y, 1) for x in "ba" for y in "tsu"], PLACES)
-    found = order.in_order(frame, ["part"], F.lit(5).cast("long")).orderBy("place").collect()
+    found = in_order(frame, ["part"], F.lit(5).cast("long")).orderBy("place").collect()
     told = [(row["sample_id"], row["pool"]) for row in found]
     assert told == [(y, x) for y in "stu" for x in "ab"]
 

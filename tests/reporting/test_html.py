@@ -38,6 +38,12 @@ def full_lake(tmp_path_factory, engines):
         reject | {"source_row": row, "reason": reason, "payload": payload}
         for row, (reason, payload) in enumerate(payloads.items())
     ]
+    # Refused by two runs: of nine places the first three are shown, once each.
+    for run_id in ("r1", "r2"):
+        repeated = reject | {"run_id": run_id, "source": "file:///far/many.jsonl"}
+        rejects += [
+            repeated | {"source_row": row, "reason": "too_long"} for row in range(12, 3, -1)
+        ]
     put(lake, "rejects", rejects)
     put_figures(lake)
     return lake
@@ -97,6 +103,12 @@ def html(run_report, tmp_path_factory):
 
 def test_report_refers_to_nothing_outside_itself(html):
     check_alone(html)
+
+
+def test_report_shows_three_places_of_a_reason_however_often_they_were_refused(html):
+    text = " ".join(" ".join(Elements(html).words).split())
+    assert re.findall(r"many\.jsonl:\d+", text) == [f"many.jsonl:{row}" for row in (4, 5, 6)]
+    assert "18 × too_long" in text
 
 
 def test_report_shows_hostile_text_as_text(html):

@@ -79,6 +79,7 @@ def test_fine_tuning_on_two_workers_and_judged_answers(
     assert {(r["sample_id"], r["reason"]) for r in rows_of(lake, "rejects")} == {
         ("f" * 32, "overlong"), ("e" * 32, "no_answer")
     }  # fmt: skip
+    assert sorted(row["source_row"] for row in rows_of(lake, "rejects")) == [0, 1]
     # It answers a test set in vLLM, and a judge compares it with another model.
     questions = tmp_path / "questions.jsonl"
     questions.write_text("\n".join(json.dumps({"q": f"say {word}"}) for word in WORDS))

@@ -12,13 +12,14 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
+from tagsieve.engines.order import in_order
 from tagsieve.engines.pools import first_pools
 from tagsieve.engines.rejects import rejected
 from tagsieve.engines.screened import SCREENED, screened
 from tagsieve.errors import RunError
 from tagsieve.mixing.amounts import Ask, asks, granted
 from tagsieve.mixing.config import MixConfig, ProportionsConfig, TagsConfig
-from tagsieve.mixing.order import drawn, in_order, interleaved
+from tagsieve.mixing.order import drawn, interleaved
 
 KEY = ["pool", "sample_id"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import fsspec
 from markupsafe import Markup
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 from pyspark.sql.window import Window
 
@@ -23,6 +23,7 @@ from tagsieve.reporting.files import chosen_rows
 
 _SNIPPET = 600
 _MODELS = 6
+_PLACES = 3
 _SHOWN = 12
 """Rules, pairs, and tags of a pool that are shown."""
 
@@ -81,14 +82,10 @@ def _facts(
         .orderBy("rank")
         .limit(config.examples)
     )
-    # A few of each reason, so that a common one does not hide the others.
     refused = (
         rejects.groupBy("reason")
         .agg(
             F.count("*").alias("count"),
-            F.slice(F.array_sort(F.collect_set(F.struct("source", "source_row"))), 1, 3).alias(
-                "places"
-            ),
             F.min(F.substring("payload", 1, _SNIPPET)).alias("payload"),
         )
         .orderBy(F.desc("count"), "reason")
@@ -104,6 +101,7 @@ def _facts(
         )
         .orderBy(F.desc("count"), "step", "reason")
     )
+    places = _places(rejects)
     return {
         **({} if version is None else _of_tags(context, config, chosen, tags, version)),
         "rows": funnels(lake)[0],
@@ -113,7 +111,7 @@ def _facts(
         "selected_pools": [
             row.asDict() for row in chosen.groupBy("pool").count().orderBy("pool").collect()
         ],
-        "refused": [_refusal(row.asDict(recursive=True)) for row in refused.collect()],
+        "refused": [_refusal(row, places[row["reason"]]) for row in refused.collect()],
         "quarantined": [
             row.asDict() | {"payload": _text(row["payload"])} for row in quarantined.collect()
         ],
@@ -284,16 +282,26 @@ def _example(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in named} | {"tags": row["tags"] or [], "turns": turns}
 
 
-def _refusal(row: Mapping[str, Any]) -> dict[str, Any]:
-    places = [
-        f"{place['source'].rsplit('/', 1)[-1]}:{place['source_row']}" for place in row["places"]
-    ]
-    return {
-        "reason": row["reason"],
-        "count": row["count"],
-        "places": places,
-        "payload": _text(row["payload"]),
-    }
+def _places(rejects: DataFrame) -> dict[str, list[str]]:
+    """A few places of each reason, so that a common one does not hide the others."""
+    # Several runs may have refused what is at one place. Spark keeps no more of a reason while it
+    # sorts.
+    order = Window.partitionBy("reason").orderBy("source", "source_row")
+    first = (
+        rejects.select("reason", "source", "source_row", F.dense_rank().over(order).alias("place"))
+        .where(F.col("place") <= _PLACES)
+        .distinct()
+        .orderBy("place")
+    )
+    found: dict[str, list[str]] = {}
+    for row in first.collect():
+        place = f"{row['source'].rsplit('/', 1)[-1]}:{row['source_row']}"
+        found.setdefault(row["reason"], []).append(place)
+    return found
+
+
+def _refusal(row: Row, places: Sequence[str]) -> dict[str, Any]:
+    return row.asDict() | {"places": places, "payload": _text(row["payload"])}
 
 
 def _text(payload: bytearray | None) -> str:

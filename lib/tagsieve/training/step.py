@@ -14,6 +14,7 @@ from tagsieve.engines.context import Context
 from tagsieve.engines.held_out import held_out
 from tagsieve.engines.llm.prompts import load_prompt
 from tagsieve.engines.models import forget_models
+from tagsieve.engines.order import in_order
 from tagsieve.engines.ray import cores, is_embedded
 from tagsieve.engines.rejects import rejected
 from tagsieve.errors import RunError
@@ -269,16 +270,19 @@ def _model_row(
 
 
 def _reject(context: Context, encoded: DataFrame, source: Source) -> None:
-    """Put the rows that cannot be trained on into `rejects`, numbered by their ids."""
+    """Put the rows that cannot be trained on into `rejects`, numbered by a hash of their ids."""
     left = encoded.where(~F.col("side").isin(TRAIN, HELD_OUT))
     if left.isEmpty():
         return
-    number = F.expr("row_number() over (order by id, place) - 1")
     rows = left.select(
         F.lit(source.name).alias("source"),
-        number.cast("long").alias("source_row"),
         F.col("id").alias("sample_id"),
         F.col("side").alias("reason"),
-        F.lit(None).cast("string").alias("pool"),
+        F.col("place").cast("string").alias("pool"),
+        F.lit(1).alias("amount"),
+    )
+    rows = in_order(rows, [], F.xxhash64("sample_id"))
+    rows = rows.withColumns(
+        {"source_row": F.col("place").cast("long"), "pool": F.lit(None).cast("string")}
     )
     context.lake.append(rejected(context, rows), "rejects")
