@@ -86,14 +86,18 @@ def run(lake, engines):
     numbers = iter(range(100))
 
     def selected(**values):
-        scored = {} if values["strategy"] == "stratified" else {"score": "c * q"}
-        values = {"name": "mine", **scored} | values
-        if values["strategy"] in ("kcenter", "kmeans", "random", "full", *TAGS):
-            del values["score"]
-        step = (select_config(values), SOURCES, ["a", "b"])
-        return recorded(lake, engines, "select", f"r{next(numbers)}", select, *step)
+        return run_in(lake, engines, f"r{next(numbers)}", **values)
 
     return selected
+
+
+def run_in(lake, engines, run_id, **values):
+    scored = {} if values["strategy"] == "stratified" else {"score": "c * q"}
+    values = {"name": "mine", **scored} | values
+    if values["strategy"] in ("kcenter", "kmeans", "random", "full", *TAGS):
+        del values["score"]
+    step = (select_config(values), SOURCES, ["a", "b"])
+    return recorded(lake, engines, f"select {values['name']}", run_id, select, *step)
 
 
 def vector_of(key, vector, encoder="e-1"):
@@ -342,6 +346,35 @@ def test_kmeans_takes_as_many_from_each_cluster_and_keeps_its_centroids(run, row
     run(strategy="kmeans", clusters=8, size=20, seed=1, name="fewer")
     assert chosen(lake, "fewer") == first[:20]
     assert (lake.version("clusters"), lake.version("centroids")) == version
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"strategy": "kmeans", "where": "meta['kind'] = 'k1'"},
+        *(
+            pytest.param(values, marks=pytest.mark.soak)
+            for values in (
+                {"strategy": "semdedup", "score": "log(c - 1)"},
+                {"strategy": "stratified", "by": "cluster", "without": ["best"]},
+            )
+        ),
+    ],
+)
+def test_clusters_do_not_depend_on_selections_of_other_candidates(
+    run, lake, engines, tmp_path, first
+):
+    fresh = Lake(str(shutil.copytree(lake.root, tmp_path / "fresh")))
+    settings = {"clusters": 6, "size": 50, "seed": 1}
+    run(strategy="top_score", size=90, name="best")
+    run(**settings | first, name="first")
+    run(strategy="kmeans", **settings)
+    run_in(fresh, engines, "r", strategy="kmeans", **settings)
+    assert chosen(lake) == chosen(fresh)
+    # All others of the same kind share them.
+    version = lake.version("centroids")
+    run(strategy="stratified", by="cluster", **settings, name="strata", dedupe="none")
+    assert lake.version("centroids") == version
 
 
 @pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.soak) for n in (1, 8))])
