@@ -398,6 +398,38 @@ def test_semdedup_keeps_the_best_of_near_duplicates(run, rows, lake, workers):
         assert chosen(lake) == expected[:30]
 
 
+@pytest.mark.parametrize(
+    ("settings", "fewer"),
+    [
+        ({"strategy": "semdedup", "clusters": 6, "threshold": 0.85, "explain": True}, {}),
+        ({"strategy": "kmeans", "clusters": 12}, {"clusters": 3}),
+    ],
+)
+def test_selections_of_one_run_are_what_each_is_alone(lake, engines, tmp_path, settings, fewer):
+    """The second one writes fewer files for Spark than the first."""
+    alone = Lake(str(shutil.copytree(lake.root, tmp_path / "alone")))
+    settings = settings | {"size": COUNT}
+    fewer = settings | fewer | {"name": "fewer", "where": "meta['kind'] = 'k1'"}
+    run_in(lake, engines, "both", **settings)
+    found, expected = run_in(lake, engines, "both", **fewer), run_in(alone, engines, "one", **fewer)
+    assert chosen(lake, "fewer") == chosen(alone, "fewer")
+    assert (found.input, found.kept, found.rejected) == (
+        expected.input, expected.kept, expected.rejected,
+    )  # fmt: skip
+
+    def refused(of):
+        rows = rows_of(of, "rejects", step="select fewer")
+        return sorted(
+            (row["pool"], row["sample_id"], row["reason"], row["payload"]) for row in rows
+        )
+
+    assert refused(lake) == refused(alone)
+    there = rows_of(lake, "clusters")
+    assert all(row in there for row in rows_of(alone, "clusters"))
+    for row in there:
+        assert row["cluster"] < int(re.search(r"-k(\d+)-", row["clustering"])[1])
+
+
 def test_unusable_vectors_are_quarantined_by_reason_and_counted(run, lake):
     bad = {"w": [1.0, 2.0], "z": [0.0] * 24, "n": [float("nan")] * 24, "i": [float("inf")] * 24}
     put(lake, "samples", [sample("c", key, row=n) for n, key in enumerate([*bad, "x"])])
