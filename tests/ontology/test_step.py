@@ -9,6 +9,7 @@ from tagsieve.engines.context import Context
 from tagsieve.errors import RunError
 from tagsieve.lake import Lake
 from tagsieve.ontology import AnalyzeConfig, NormalizeConfig, analyze, find_version, normalize
+from tagsieve.ontology.building import Build
 from tagsieve.ontology.step import identity
 
 CONFIG = NormalizeConfig(steps=["frequency", "rule"], min_count=2)
@@ -132,6 +133,27 @@ def test_a_build_that_was_cut_off_leaves_no_version_and_is_made_whole(
     assert len(rows_of(lake, "ontology")) == 3
     assert tags_of(lake, "v1").keys() == {"s1", "s2", "s4"}
     assert {row["status"] for row in rows_of(lake, "runs", run_id="r1")} == {"failed"}
+
+
+def test_normalize_while_another_run_makes_a_version_is_refused(small_lake, engines, monkeypatch):
+    """Of another tagger, too: both would take the same number."""
+    lake = small_lake
+    finish = Build.finish
+
+    def meanwhile(build):
+        monkeypatch.setattr(Build, "finish", finish)
+        with pytest.raises(RunError, match=r"run r1 .* is at this work \(normalize\)"):
+            recorded(lake, engines, "normalize", "r2", normalize, "u", CONFIG)
+        return finish(build)
+
+    monkeypatch.setattr(Build, "finish", meanwhile)
+    recorded(lake, engines, "normalize", "r1", normalize, "t", CONFIG)
+    recorded(lake, engines, "normalize", "r3", normalize, "u", CONFIG)
+    made = {row["version"]: row["tagger"] for row in rows_of(lake, "ontology_versions")}
+    assert made == {"v1": "t", "v2": "u"}
+    assert {(row["ontology_version"], row["tagger"]) for row in rows_of(lake, "tags")} == {
+        *made.items()
+    }
 
 
 def version_row(version, tagger="t", hour=3, config=CONFIG):
