@@ -92,6 +92,9 @@ def _build(context: Context, tagger: str, config: NormalizeConfig) -> None:
             "tag_funnel": ("ontology_version", stages),
         }
         for name, (column, frame) in frames.items():
+            if frame is None and lake.arrow(name, [column], [(column, "=", version)]).num_rows:
+                # A build that was cut off took a step that this one does not take.
+                frame = lake.read(spark, name, -1)
             if frame is not None:
                 lake.replace(frame.withColumn(column, F.lit(version)), name, {column: version})
     for row in build.rows.groupBy("status").count().collect():
