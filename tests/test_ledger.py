@@ -47,6 +47,17 @@ def test_check_counts_rejected_and_quarantined_rows(lake, counter):
         run.check()
 
 
+@pytest.mark.parametrize("counter", ["rejected", "quarantined"])
+def test_check_refuses_negative_counts(lake, counter):
+    run = StepRun(lake, "r1", "select", input=10, kept=13)
+    getattr(run, counter)["why"] -= 3
+    with pytest.raises(RunError, match=rf"ledger of select .*: {counter} why -3\..*\(r1\)"):
+        run.check()
+    run = StepRun(lake, "r1", "select", input=10, kept=13, known=-3)
+    with pytest.raises(RunError, match=r": known -3\."):
+        run.check()
+
+
 def test_record_step_while_it_runs_is_running_then_done(lake, runs):
     with record_step(lake, "r1", "ingest", '{"lake": "x"}') as run:
         assert runs()["r1", "ingest"]["status"] == "running"

@@ -104,8 +104,17 @@ class StepRun:
         return True
 
     def check(self) -> None:
-        """Raise RunError unless every row of the input is accounted for."""
+        """Raise RunError unless every row of the input is accounted for, once."""
         rejected, quarantined = self.rejected.total(), self.quarantined.total()
+        counts = {"input": self.input, "kept": self.kept, "known": self.known}
+        counts |= {f"rejected {reason}": count for reason, count in self.rejected.items()}
+        counts |= {f"quarantined {reason}": count for reason, count in self.quarantined.items()}
+        negative = [f"{name} {count}" for name, count in counts.items() if count < 0]
+        if negative:
+            raise RunError(
+                f"ledger of {self.step} counts fewer than no rows: {', '.join(negative)}. Rows "
+                f"were counted twice: please report this run ({self.run_id})"
+            )
         if self.input != self.kept + self.known + rejected + quarantined:
             raise RunError(
                 f"ledger of {self.step} does not balance: input {self.input} is not kept "

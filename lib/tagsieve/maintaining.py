@@ -254,7 +254,7 @@ def _leases(lake: Lake) -> dict[str, dict[str, Any]]:
 def _at_work(lake: Lake) -> list[dict[str, Any]]:
     """Rows of `runs` marked as running, of runs that are alive as far as one can know.
 
-    Alive: its lease lives. Steps on Spark hold none, and are believed for a day.
+    Alive: its lease lives. Most steps on Spark hold none, and are believed for a day.
     """
     columns = ["run_id", "step", "status", "started", "recipe"]
     rows = lake.arrow("runs", columns, [("status", "=", "running")]).to_pylist()

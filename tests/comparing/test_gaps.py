@@ -50,6 +50,8 @@ def lake(tmp_path_factory):
          for tag, status in fate.items()],
     )  # fmt: skip
     put(lake, "ontology_versions", [{"version": "v1", "tagger": "t"}])
+    # Of a build that was cut off.
+    put(lake, "tags", [tagged("t1", "cut off", version="v2")])
     picked = [{"selection": "few", "pool": "p", "sample_id": f"p{n}", "rank": n} for n in range(4)]
     put(lake, "selections", picked)
     return lake
@@ -95,6 +97,7 @@ def test_gaps_names_what_is_not_there(lake, engines, tmp_path):
     refused("there is no other pool", ["wanted", "p"])
     refused("gaps --selection many: .* known: few", selection="many")
     refused("gaps --version v9: known: v1", version="v9")
+    refused("gaps --version v2: known: v1$", version="v2")
 
 
 def test_gaps_without_tags_names_the_steps(engines, tmp_path):

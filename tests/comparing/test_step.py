@@ -67,6 +67,7 @@ def full_lake(tmp_path_factory):
           "copy": int(position == len(mixed)), "part": "a", "run_id": "run"}
          for position, (of, sample_id) in enumerate([*mixed, mixed[1]])])  # fmt: skip
     put(lake, "tags", [tagged(key(n), *tags) for n, tags in TAGS.items()])
+    put(lake, "ontology_versions", [{"version": "v1", "tagger": "t"}])
     put(lake, "scores",
         [{"sample_id": key(n), "turn": turn, "scorer": f"ifd {EVIL}", "value": n + turn / 2}
          for n in range(6) for turn in (0, 1)]
@@ -242,6 +243,9 @@ def test_compare_takes_the_ontology_version_that_was_there_for_the_selection(lak
     put(lake, "runs", [done | {"run_id": run_id, "read": read} for run_id, read in pinned.items()])
     put(lake, "tags", [tagged(key(n), "new", "newer", version="v10") for n in range(3)])
     put(lake, "tags", [tagged(key(n), "middle", version="v9") for n in range(3)])
+    put(lake, "tags", [tagged(key(0), "of a build that was cut off", version="v11")])
+    made = [{"version": version, "tagger": "t"} for version in ("v1", "v10", "v9")]
+    put(lake, "ontology_versions", made)
     for run_id in ("early", "blind", "gone"):
         select(lake, {run_id: [("p", key(0))]}, run_id)
     context = make_context("compare")

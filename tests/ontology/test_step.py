@@ -5,10 +5,12 @@ from datetime import UTC, datetime
 import pytest
 
 from handmade import answer, put, recorded, rows_of, sample, tagged
+from tagsieve.comparing.tags import newest_version
 from tagsieve.engines.context import Context
 from tagsieve.errors import RunError
 from tagsieve.lake import Lake
 from tagsieve.ontology import AnalyzeConfig, NormalizeConfig, analyze, find_version, normalize
+from tagsieve.ontology.building import Build
 from tagsieve.ontology.step import identity
 
 CONFIG = NormalizeConfig(steps=["frequency", "rule"], min_count=2)
@@ -132,6 +134,53 @@ def test_a_build_that_was_cut_off_leaves_no_version_and_is_made_whole(
     assert len(rows_of(lake, "ontology")) == 3
     assert tags_of(lake, "v1").keys() == {"s1", "s2", "s4"}
     assert {row["status"] for row in rows_of(lake, "runs", run_id="r1")} == {"failed"}
+
+
+def test_a_build_that_was_cut_off_leaves_nothing_in_the_version_that_takes_its_number(
+    lake, engines, monkeypatch
+):
+    put(lake, "samples", [sample("a", f"s{n}", [f"q{n}"], row=n) for n in range(3)])
+    put(lake, "raw_tags", [answer(f"q{n}", "alpha", "beta") for n in range(3)])
+    config = NormalizeConfig(
+        steps=["frequency", "rule", "association"], min_count=1, association={"min_support": 2}
+    )
+    with monkeypatch.context() as patched:
+        append_once = Lake.append_once
+
+        def cut(self, name, *args):
+            if name == "ontology_versions":
+                raise KeyboardInterrupt
+            return append_once(self, name, *args)
+
+        patched.setattr(Lake, "append_once", cut)
+        with pytest.raises(KeyboardInterrupt):
+            recorded(lake, engines, "normalize", "r1", normalize, "t", config)
+    assert rows_of(lake, "ontology_rules", version="v1")
+    assert (newest_version(lake), tags_of(lake, "v1").keys()) == (None, {"s0", "s1", "s2"})
+    recorded(lake, engines, "normalize", "r2", normalize, "t", CONFIG)
+    assert newest_version(lake) == "v1"
+    assert rows_of(lake, "ontology_rules") == rows_of(lake, "ontology_items") == []
+
+
+def test_normalize_while_another_run_makes_a_version_is_refused(small_lake, engines, monkeypatch):
+    """Of another tagger, too: both would take the same number."""
+    lake = small_lake
+    finish = Build.finish
+
+    def meanwhile(build):
+        monkeypatch.setattr(Build, "finish", finish)
+        with pytest.raises(RunError, match=r"run r1 .* is at this work \(normalize\)"):
+            recorded(lake, engines, "normalize", "r2", normalize, "u", CONFIG)
+        return finish(build)
+
+    monkeypatch.setattr(Build, "finish", meanwhile)
+    recorded(lake, engines, "normalize", "r1", normalize, "t", CONFIG)
+    recorded(lake, engines, "normalize", "r3", normalize, "u", CONFIG)
+    made = {row["version"]: row["tagger"] for row in rows_of(lake, "ontology_versions")}
+    assert made == {"v1": "t", "v2": "u"}
+    assert {(row["ontology_version"], row["tagger"]) for row in rows_of(lake, "tags")} == {
+        *made.items()
+    }
 
 
 def version_row(version, tagger="t", hour=3, config=CONFIG):

@@ -9,6 +9,7 @@ from pages import Elements, check_alone
 from tagsieve.errors import RunError
 from tagsieve.lake import Lake
 from tagsieve.reporting import ExportConfig, ReportConfig, report
+from tagsieve.reporting.html import funnels
 
 EVIL = "<script>alert(1)</script>\"'><img src=http://evil.example/x>"
 
@@ -70,6 +71,9 @@ def put_figures(lake):
         for position, (stage, tags, uses) in enumerate(stages)
     ]
     put(lake, "tag_funnel", funnel)
+    put(lake, "ontology_versions", [{"version": "v1", "tagger": "t"}])
+    # Of a build that was cut off.
+    put(lake, "tag_funnel", [funnel[0] | {"ontology_version": "v2", "tags": 4_444}])
 
 
 def count_step(unit, given, kept, rejected):
@@ -134,6 +138,12 @@ def test_report_has_the_numbers_of_funnel_ledger_and_pools(html):
     ):
         assert shown in text
     assert html.count("<svg") == 2
+
+
+def test_funnel_of_tags_is_of_the_newest_version_that_was_not_cut_off(lake):
+    put_figures(lake)
+    recorded(lake, None, "normalize", "r1", count_step("tag", 1, 1, {}))
+    assert funnels(lake)[1] == [("raw", 9_730), ("frequency", 1_234), ("rule", 1_007)]
 
 
 def test_report_again_is_known_until_the_file_is_gone(run_report, tmp_path):

@@ -86,14 +86,18 @@ def run(lake, engines):
     numbers = iter(range(100))
 
     def selected(**values):
-        scored = {} if values["strategy"] == "stratified" else {"score": "c * q"}
-        values = {"name": "mine", **scored} | values
-        if values["strategy"] in ("kcenter", "kmeans", "random", "full", *TAGS):
-            del values["score"]
-        step = (select_config(values), SOURCES, ["a", "b"])
-        return recorded(lake, engines, "select", f"r{next(numbers)}", select, *step)
+        return run_in(lake, engines, f"r{next(numbers)}", **values)
 
     return selected
+
+
+def run_in(lake, engines, run_id, **values):
+    scored = {} if values["strategy"] == "stratified" else {"score": "c * q"}
+    values = {"name": "mine", **scored} | values
+    if values["strategy"] in ("kcenter", "kmeans", "random", "full", *TAGS):
+        del values["score"]
+    step = (select_config(values), SOURCES, ["a", "b"])
+    return recorded(lake, engines, f"select {values['name']}", run_id, select, *step)
 
 
 def vector_of(key, vector, encoder="e-1"):
@@ -344,6 +348,35 @@ def test_kmeans_takes_as_many_from_each_cluster_and_keeps_its_centroids(run, row
     assert (lake.version("clusters"), lake.version("centroids")) == version
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"strategy": "kmeans", "where": "meta['kind'] = 'k1'"},
+        *(
+            pytest.param(values, marks=pytest.mark.soak)
+            for values in (
+                {"strategy": "semdedup", "score": "log(c - 1)"},
+                {"strategy": "stratified", "by": "cluster", "without": ["best"]},
+            )
+        ),
+    ],
+)
+def test_clusters_do_not_depend_on_selections_of_other_candidates(
+    run, lake, engines, tmp_path, first
+):
+    fresh = Lake(str(shutil.copytree(lake.root, tmp_path / "fresh")))
+    settings = {"clusters": 6, "size": 50, "seed": 1}
+    run(strategy="top_score", size=90, name="best")
+    run(**settings | first, name="first")
+    run(strategy="kmeans", **settings)
+    run_in(fresh, engines, "r", strategy="kmeans", **settings)
+    assert chosen(lake) == chosen(fresh)
+    # All others of the same kind share them.
+    version = lake.version("centroids")
+    run(strategy="stratified", by="cluster", **settings, name="strata", dedupe="none")
+    assert lake.version("centroids") == version
+
+
 @pytest.mark.parametrize("workers", [2, *(pytest.param(n, marks=pytest.mark.soak) for n in (1, 8))])
 def test_semdedup_keeps_the_best_of_near_duplicates(run, rows, lake, workers):
     settings = {"clusters": 6, "threshold": 0.85, "explain": True, "workers": workers}
@@ -363,6 +396,38 @@ def test_semdedup_keeps_the_best_of_near_duplicates(run, rows, lake, workers):
     if workers == 1:
         run(strategy="semdedup", size=30, **settings)
         assert chosen(lake) == expected[:30]
+
+
+@pytest.mark.parametrize(
+    ("settings", "fewer"),
+    [
+        ({"strategy": "semdedup", "clusters": 6, "threshold": 0.85, "explain": True}, {}),
+        ({"strategy": "kmeans", "clusters": 12}, {"clusters": 3}),
+    ],
+)
+def test_selections_of_one_run_are_what_each_is_alone(lake, engines, tmp_path, settings, fewer):
+    """The second one writes fewer files for Spark than the first."""
+    alone = Lake(str(shutil.copytree(lake.root, tmp_path / "alone")))
+    settings = settings | {"size": COUNT}
+    fewer = settings | fewer | {"name": "fewer", "where": "meta['kind'] = 'k1'"}
+    run_in(lake, engines, "both", **settings)
+    found, expected = run_in(lake, engines, "both", **fewer), run_in(alone, engines, "one", **fewer)
+    assert chosen(lake, "fewer") == chosen(alone, "fewer")
+    assert (found.input, found.kept, found.rejected) == (
+        expected.input, expected.kept, expected.rejected,
+    )  # fmt: skip
+
+    def refused(of):
+        rows = rows_of(of, "rejects", step="select fewer")
+        return sorted(
+            (row["pool"], row["sample_id"], row["reason"], row["payload"]) for row in rows
+        )
+
+    assert refused(lake) == refused(alone)
+    there = rows_of(lake, "clusters")
+    assert all(row in there for row in rows_of(alone, "clusters"))
+    for row in there:
+        assert row["cluster"] < int(re.search(r"-k(\d+)-", row["clustering"])[1])
 
 
 def test_unusable_vectors_are_quarantined_by_reason_and_counted(run, lake):

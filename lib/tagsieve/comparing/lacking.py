@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from tagsieve.comparing.command import run_command
 from tagsieve.comparing.rows import check_known, selections_of
-from tagsieve.comparing.tags import newest_version
+from tagsieve.comparing.tags import newest_version, tagged_versions
 from tagsieve.console import Console
 from tagsieve.engines.context import Context, Engines
 from tagsieve.engines.turns import first_human_text
@@ -184,8 +184,7 @@ def _check_pools(lake: Lake, targets: Sequence[str]) -> None:
 
 def _checked_version(lake: Lake, version: str | None) -> str:
     """An ontology version that there are tags of: this one, or the newest."""
-    table = lake.delta("tags")
-    known = {str(part["ontology_version"]) for part in table.partitions()} if table else set()
+    known = tagged_versions(lake)
     if not known:
         raise UsageError(f"gaps: lake {lake.root} has no tags; run the steps tag and normalize")
     found = version or newest_version(lake)

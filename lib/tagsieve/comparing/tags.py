@@ -38,11 +38,15 @@ def ontology_versions(context: Context, rows: DataFrame, names: Sequence[str]) -
 
 def newest_version(lake: Lake, version: int | None = None) -> str | None:
     """The newest ontology version that the table `tags`, or some version of it, has rows of."""
+    return max(tagged_versions(lake, version), key=lambda name: int(name[1:]), default=None)
+
+
+def tagged_versions(lake: Lake, version: int | None = None) -> set[str]:
+    """The ontology versions that the table `tags`, or some version of it, has rows of; without one
+    that was cut off, which is not in `ontology_versions`."""
     table = lake.delta("tags", version)
-    if table is None:
-        return None
-    there = [str(part["ontology_version"]) for part in table.partitions()]
-    return max(there, key=lambda name: int(name[1:]), default=None)
+    there = {str(part["ontology_version"]) for part in table.partitions()} if table else set()
+    return there & set(lake.arrow("ontology_versions", ["version"])["version"].to_pylist())
 
 
 def tagged_rows(rows: DataFrame, tags: DataFrame, versions: dict[str, str]) -> DataFrame:

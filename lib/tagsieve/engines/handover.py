@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -51,14 +52,15 @@ def read_all(context: Context, name: str, frame: DataFrame) -> pa.Table:
 
 
 class Parts:
-    """Arrow tables of one schema that come one by one, for Spark to read: files in the run's work
-    folder."""
+    """Arrow tables of one schema that come one by one, for Spark to read: files in a folder of the
+    run's work that is theirs alone, since a run may have several of one name."""
 
     def __init__(self, context: Context, name: str, schema: pa.Schema) -> None:
         import fsspec
 
         self._context, self._schema = context, schema
-        self._uri = context.lake.work_uri(context.run.run_id, name)
+        own = f"{name}-{secrets.token_hex(8)}"
+        self._uri = context.lake.work_uri(context.run.run_id, own)
         self._files, self._folder = fsspec.core.url_to_fs(self._uri)
         self._files.makedirs(self._folder, exist_ok=True)
         self._count = 0

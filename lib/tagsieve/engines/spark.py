@@ -133,6 +133,9 @@ def start_spark(config: SparkConfig, verbose: bool = False) -> SparkSession:
         # What is collected here has many small groups: a hash map of them is given up for sorting
         # after 128 groups, and has cost its time by then.
         "spark.sql.execution.useObjectHashAggregateExec": "false",
+        # The first rows of each group are cut before groups are gathered, however many: by default
+        # a limit above 1,000 has each group gathered and sorted whole, in one task.
+        "spark.sql.optimizer.windowGroupLimitThreshold": str(2**31 - 1),
     }
     local = config.master.startswith("local")
     if local and not submitted:

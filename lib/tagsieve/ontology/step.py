@@ -15,6 +15,7 @@ from tagsieve.config import validate
 from tagsieve.engines.context import Context
 from tagsieve.errors import RunError, UsageError
 from tagsieve.lake import Lake, rows_table
+from tagsieve.lease import lease
 from tagsieve.ledger import ANY_RUN
 from tagsieve.ontology.analysis import (
     pool_recall,
@@ -38,16 +39,18 @@ def normalize(context: Context, tagger: str, config: NormalizeConfig) -> None:
     let new rows join the version that is there.
 
     The driver holds the distinct tags after the rule step with their vectors, if there is a
-    semantic step, and else nothing that grows with the data.
+    semantic step, and else nothing that grows with the data. One run at a time works in a lake,
+    whatever its tagger, since versions are numbered; RunError for the second.
     """
     run = context.run
     run.unit = "tag"
-    run.reads("samples", "raw_tags")
-    made = _made(context.lake, tagger, config)
-    if run.done_before(tagger, identity(config), config.version, config.update == "rebuild"):
-        return
-    if made is None or config.update == "rebuild" or not _update(context, made, config):
-        _build(context, tagger, config)
+    with lease(context.lake, "normalize", run.run_id):
+        run.reads("samples", "raw_tags")
+        made = _made(context.lake, tagger, config)
+        if run.done_before(tagger, identity(config), config.version, config.update == "rebuild"):
+            return
+        if made is None or config.update == "rebuild" or not _update(context, made, config):
+            _build(context, tagger, config)
 
 
 def _build(context: Context, tagger: str, config: NormalizeConfig) -> None:
@@ -89,6 +92,9 @@ def _build(context: Context, tagger: str, config: NormalizeConfig) -> None:
             "tag_funnel": ("ontology_version", stages),
         }
         for name, (column, frame) in frames.items():
+            if frame is None and lake.arrow(name, [column], [(column, "=", version)]).num_rows:
+                # A build that was cut off took a step that this one does not take.
+                frame = lake.read(spark, name, -1)
             if frame is not None:
                 lake.replace(frame.withColumn(column, F.lit(version)), name, {column: version})
     for row in build.rows.groupBy("status").count().collect():

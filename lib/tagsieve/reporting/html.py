@@ -265,7 +265,9 @@ def funnels(lake: Lake) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
     tags: list[tuple[str, int]] = []
     if "normalize" in by_step:
         steps = lake.arrow("tag_funnel").sort_by("position").to_pylist()
-        newest = max((int(row["ontology_version"][1:]) for row in steps), default=0)
+        # Not of one that was cut off.
+        made = lake.arrow("ontology_versions", ["version"])["version"].to_pylist()
+        newest = max((int(version[1:]) for version in made), default=0)
         tags = [(r["stage"], r["tags"]) for r in steps if r["ontology_version"] == f"v{newest}"]
     return rows, tags
 

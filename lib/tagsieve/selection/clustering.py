@@ -26,24 +26,26 @@ ASSIGNED = pa.schema(
 )
 
 
-def clustering_name(config: Clustered, encoder: str) -> str:
-    """The clustering's name in the tables: encoder, number of clusters, and a hash of the rest."""
-    rest = fingerprint(encoder, config.clusters, config.seed, config.iterations)[:12]
+def clustering_name(config: Clustered, encoder: str, kind: str) -> str:
+    """The clustering's name in the tables: encoder, number of clusters, and a hash of the rest, the
+    kind of the rows that train it among it."""
+    rest = fingerprint(encoder, config.clusters, config.seed, config.iterations, kind)[:12]
     return f"{encoder}-k{config.clusters}-{rest}"
 
 
 def clustered(
-    context: Context, config: Clustered, encoder: str, candidates: DataFrame
+    context: Context, config: Clustered, encoder: str, kind: str, candidates: DataFrame
 ) -> tuple[DataFrame, DataFrame]:
     """`sample_id`, `cluster`, `distance` of candidates (`pool`, `sample_id`, `vector`), and those
     with unusable vectors (`pool`, `sample_id`, `reason`).
 
     The centroids are trained once, on at most `ROWS_PER_CENTROID` rows each, drawn by their ids,
     and stay in `centroids`; contents that are not in `clusters` yet go to the nearest, and are
-    added to it.
+    added to it. `kind`: what candidates these are; those of another kind have centroids of their
+    own, so that these do not depend on which selection was made first.
     """
     lake, spark = context.lake, context.engines.spark
-    name = clustering_name(config, encoder)
+    name = clustering_name(config, encoder, kind)
     known = lake.read(spark, "clusters").where(F.col("clustering") == name)
     new = candidates.join(known.select("sample_id"), "sample_id", "left_anti")
     new = new.withColumn("score", F.lit(None).cast("double")).orderBy("sample_id", "pool")

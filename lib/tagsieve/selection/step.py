@@ -133,7 +133,8 @@ def select(
     spark = context.engines.spark
     spark.sparkContext.setCheckpointDir(lake.spark_uri(lake.work_uri(run.run_id, "checkpoints")))
     with context.console.spark_progress(spark, "select"):
-        name = _candidates(context, config, sources, pools, targets)
+        kind = _kind(config, sources, targets)
+        name = _candidates(context, config, kind, pools)
         samples = _samples(context, config, sources, pools, targets, f"samples-{name}")
         counts = {
             row["reason"]: row["count"] for row in samples.groupBy("reason").count().collect()
@@ -146,7 +147,7 @@ def select(
     if isinstance(config, Sized):
         config = config.model_copy(update={"size": max(1, wanted)})
     of_strategy = candidates.drop("tokens")
-    outcome = _outcome(context, config, sources, of_strategy, samples, f"vectors-{name}")
+    outcome = _outcome(context, config, sources, kind, of_strategy, samples, f"vectors-{name}")
     seconds = time.monotonic() - started - run.metrics.get("sort_seconds", 0.0)
     run.metrics["strategy_seconds"] = round(seconds, 3)
     with context.console.spark_progress(spark, "select"):
@@ -270,20 +271,18 @@ def _samples(
     return context.stored(stored_as, rows.select(*kept), again=False)
 
 
-def _candidates(
-    context: Context,
-    config: SelectConfig,
-    sources: Sources,
-    pools: Sequence[str],
-    targets: Sequence[str],
-) -> str:
+def _kind(config: SelectConfig, sources: Sources, targets: Sequence[str]) -> str:
+    """A name for the kind of a selection's candidates: all that decides which contents they are,
+    but for the rows that the tables have. Which of its pools a content counts for is no part."""
+    what = config.model_dump(include={"where", "without", "tokens_by"})
+    over_turns = config.over_turns if isinstance(config, ByScore) and config.expression else None
+    return fingerprint(what, config.expression, over_turns, asdict(sources), sorted(targets))
+
+
+def _candidates(context: Context, config: SelectConfig, kind: str, pools: Sequence[str]) -> str:
     """A name for the candidates of a selection: what other selections of the run have the same of
     is not made again."""
-    over_turns = config.over_turns if isinstance(config, ByScore) else None
-    what = config.model_dump(include={"where", "without", "tokens_by", "dedupe"})
-    scored = (config.expression, over_turns)
-    of = (sorted(config.reads), what, scored, asdict(sources), list(pools), list(targets))
-    return fingerprint(*of, context.run.read)
+    return fingerprint(sorted(config.reads), kind, config.dedupe, list(pools), context.run.read)
 
 
 def _meeting(
@@ -364,12 +363,13 @@ def _outcome(
     context: Context,
     config: SelectConfig,
     sources: Sources,
+    kind: str,
     candidates: DataFrame,
     samples: DataFrame,
     name: str,
 ) -> Outcome:
-    """What the strategy makes of the candidates (`pool`, `sample_id`, and what it reads; `name`:
-    of their vectors) among the `samples`."""
+    """What the strategy makes of the candidates (`pool`, `sample_id`, and what it reads; `kind`: of
+    what kind they are; `name`: of their vectors) among the `samples`."""
     spark = context.engines.spark
     if "embeddings" in config.reads:
         candidates = candidates.join(_vectors(context, sources), "sample_id")
@@ -394,7 +394,7 @@ def _outcome(
             rows = cumulated(candidates, F.lit(1), "rank", "sample_id", "pool")
             return Outcome(rows.withColumn("reason", F.lit("all")))
         case StratifiedConfig():
-            return _stratified(context, config, sources, candidates)
+            return _stratified(context, config, sources, kind, candidates)
         case TagDiversityConfig():
             return Outcome(tag_diversity(candidates, config.size))
         case ReprFilterConfig():
@@ -403,7 +403,7 @@ def _outcome(
             return kcenter(context, config, candidates, name)
         case KMeansConfig() | SemDedupConfig():
             assert sources.encoder is not None
-            clusters, unusable = clustered(context, config, sources.encoder, candidates)
+            clusters, unusable = clustered(context, config, sources.encoder, kind, candidates)
             if isinstance(config, SemDedupConfig):
                 return semdedup(context, config, candidates, clusters, unusable)
             return Outcome(equal_share(config, candidates, clusters), unusable=unusable)
@@ -432,7 +432,11 @@ def _target(context: Context, config: MatchTargetConfig, sources: Sources) -> Da
 
 
 def _stratified(
-    context: Context, config: StratifiedConfig, sources: Sources, candidates: DataFrame
+    context: Context,
+    config: StratifiedConfig,
+    sources: Sources,
+    kind: str,
+    candidates: DataFrame,
 ) -> Outcome:
     """Candidates by strata."""
     unusable = None
@@ -443,7 +447,7 @@ def _stratified(
             rows = by_rarest_tag(candidates)
         case "cluster":
             assert sources.encoder is not None
-            clusters, unusable = clustered(context, config, sources.encoder, candidates)
+            clusters, unusable = clustered(context, config, sources.encoder, kind, candidates)
             clusters = clusters.select(
                 "sample_id", F.col("cluster").cast("string").alias("stratum")
             )

@@ -48,7 +48,8 @@ def shared_out(rows: DataFrame, strata: DataFrame, order: list[Column], size: in
     is the beginning of a larger one.
     """
     turn = F.row_number().over(Window.partitionBy("stratum").orderBy(*order, "sample_id", "pool"))
-    # None gives more than all: Spark then sorts no more than these of a stratum.
+    # None gives more than all: each task then hands on no more than these of a stratum. With tokens
+    # and no size that may be all of it, sorted in one task.
     rows = rows.withColumn("turn", turn).where(F.col("turn") <= size)
     rows = rows.join(F.broadcast(strata), "stratum")
     rows = rows.where(F.col("most").isNull() | (F.col("turn") <= F.col("most")))

@@ -72,7 +72,9 @@ def _filling(rest: DataFrame, quotas: Mapping[int, int], taken: int) -> DataFram
     by_count = Window.partitionBy("key.order").orderBy("key")
     filling = rest.withColumn("turn", F.row_number().over(by_count))
     quota = F.create_map(*pairs)[-F.col("key.order")]
-    filling = filling.where(F.col("turn") <= quota)
+    # The largest quota, as a number, lets each task hand on no more rows than so many of a number
+    # of tags. With tokens and no size that may be all of them, sorted in one task.
+    filling = filling.where(F.col("turn") <= max(quotas.values())).where(F.col("turn") <= quota)
     found = ranked(filling, sum(quotas.values()), (F.col("turn") - 0.5) / quota, "key")
     rank = (F.col("rank") + taken).alias("rank")
     return found.select("key", rank, F.lit("adds no tag").alias("reason"))
