@@ -13,7 +13,6 @@ these partitions are left as they are.
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import time
 from collections import defaultdict
@@ -281,16 +280,10 @@ def _user_of(lake: Lake, name: str, working: Sequence[dict[str, Any]]) -> dict[s
     are gone; and on S3 neither it nor delta-rs sees the other's commit.
     """
     for row in working if name != "runs" else ():
-        if name != "raw_tags" or not _appends_raw_tags(row) or not lake.keeps_log(name):
+        appends = name == "raw_tags" and row["step"] in ("tag", "replay")
+        if not appends or not lake.keeps_log(name):
             return row
     return None
-
-
-def _appends_raw_tags(row: dict[str, Any]) -> bool:
-    """Whether this step writes to `raw_tags` by appends alone; a cascade copies with Spark."""
-    if row["step"] not in ("tag", "replay"):
-        return False
-    return bool(json.loads(row["recipe"] or "{}").get("tag", {}).get("kind") != "cascade")
 
 
 @contextmanager

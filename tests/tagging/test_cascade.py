@@ -145,7 +145,10 @@ def test_cascade_asks_the_model_for_the_budgeted_share_and_never_twice(
     assert len(endpoint.calls) == 53
 
 
-def test_cascade_takes_over_what_a_replay_answers(lake, engines, make_config, endpoint):
+def test_cascade_takes_over_what_a_replay_answers(
+    lake, engines, make_config, endpoint, monkeypatch
+):
+    monkeypatch.setattr("tagsieve.tagging.cascade.COPIED_ROWS", 3)
     fault = web.Response(status=400)
     endpoint.misbehave = lambda query, n: fault if query == QUERIES[0] and n == 1 else None
     add_samples(lake, QUERIES)
@@ -164,6 +167,9 @@ def test_cascade_takes_over_what_a_replay_answers(lake, engines, make_config, en
     assert {row["query_id"] for row in rows} == {records.query_id(query) for query in QUERIES}
     assert len(rows) == len(QUERIES)
     assert endpoint.calls == {query: 1 + (query == QUERIES[0]) for query in QUERIES}
+    # Three rows and one, then one; none by Spark, which must not commit beside other taggers.
+    assert lake.commits_of("raw_tags", f"tag {name}") == 3
+    assert not any("Spark" in str(commit) for commit in lake.delta("raw_tags").history())
 
 
 @pytest.mark.soak

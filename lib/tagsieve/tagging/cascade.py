@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from tagsieve.engines.context import Context
-from tagsieve.engines.handover import write_rows
+from tagsieve.engines.handover import read_chunks, write_rows
 from tagsieve.engines.quarantine import close_quarantine
 from tagsieve.engines.turns import distinct_queries
 from tagsieve.lake import TABLES, rows_table
@@ -31,6 +31,9 @@ from tagsieve.tagging.work import (
     unanswered,
     writer_of,
 )
+
+COPIED_ROWS = 20_000
+"""Rows of the cascade that one commit puts into `raw_tags`, and that the driver holds: some MB."""
 
 DIGITS = 4
 """Confidences are told apart to so many digits, so that a threshold is found from few numbers."""
@@ -89,11 +92,12 @@ def choose_threshold(bins: list[Bin], config: CascadeConfig, mean_tags: float) -
 def tag_cascade(context: Context, config: CascadeConfig, tagger: str) -> None:
     """Tag what the cascade has no row for; the ledger's unit is the query, once for both taggers.
 
-    The driver holds at most 10^4 confidences beside what `tag_pending` holds.
+    The driver holds at most 10^4 confidences, or `COPIED_ROWS` answers, beside what `tag_pending`
+    holds.
     """
     run, lake, spark = context.run, context.lake, context.engines.spark
     memory, llm = memory_fingerprint(config.memory), llm_fingerprint(config.llm)
-    commits = lake.commits_of("raw_tags", f"tag {tagger}")
+    writer = writer_of(lake, tagger)
     todo = unanswered(context, distinct_queries(context.pinned("samples")), tagger, llm)
     if context.limit is not None:
         todo = todo.orderBy("query_id").limit(context.limit)
@@ -117,7 +121,11 @@ def tag_cascade(context: Context, config: CascadeConfig, tagger: str) -> None:
     run.quarantined.update(asked.quarantined)
     run.rejected.update(asked.rejected)
     rows = _answers(context, tagger, todo, sure, threshold, (memory, llm))
-    lake.append(rows, "raw_tags", (f"tag {tagger}", commits + 1))
+    # Not by Spark, whose commits to an object store lose those that other taggers make meanwhile.
+    copied = lake.work_uri(run.run_id, "cascade-rows")
+    write_rows(lake, rows, copied)
+    for chunk in read_chunks(copied, COPIED_ROWS):
+        writer.append("raw_tags", chunk)
     answered = todo.join(answers_of(context, tagger), "query_id", "left_semi")
     run.kept = answered.count()
     # What the memory tagger could not read, the language model has.
