@@ -89,15 +89,26 @@ def _parsed(frame: DataFrame) -> DataFrame:
     """Parse `text` (bytes that should be UTF-8) into `record`."""
     # Spark's text source keeps invalid bytes, so they are seen here and kept in the payload.
     valid = F.is_valid_utf8("text")
-    record = F.when(valid, F.expr("try_parse_json(text)"))
-    reason = F.when(~valid, "invalid_utf8").when(record.isNull(), "unparsable")
-    return frame.select(
+    record = F.when(valid & _is_one_value(F.col("text")), F.expr("try_parse_json(text)"))
+    reason = F.when(~valid, "invalid_utf8").when(F.col("record").isNull(), "unparsable")
+    return frame.withColumn("record", record).select(
         "source",
         "source_row",
-        record.alias("record"),
+        "record",
         F.col("text").cast("binary").alias("payload"),
         reason.alias("reason"),
     )
+
+
+def _is_one_value(text: Column) -> Column:
+    """Whether nothing follows the first JSON value of a text, which Spark's parsers do not look at.
+
+    What follows it in a list is a comma or a bracket, in an object a comma or a brace; after a
+    comma a list goes on with a value, an object with a name. So only the end fits both.
+    """
+    listed = F.json_array_length(F.concat(F.lit("["), text, F.lit("]"))) == 1
+    named = F.json_object_keys(F.concat(F.lit('{"":'), text, F.lit("}"))).isNotNull()
+    return F.coalesce(listed, F.lit(False)) & named
 
 
 def _json_arrays(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
@@ -122,6 +133,7 @@ def _json_arrays(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
     items = F.when(text.startswith("["), F.from_json(text, "array<string>")).otherwise(
         F.array(text)
     )
+    items = F.when(_is_one_value(text), items)
     parsed = whole.select("source", "value", valid.alias("valid"), items.alias("items"))
     broken = parsed.where(F.col("items").isNull()).select(
         "source",
@@ -155,28 +167,37 @@ def _csv(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
 def _csv_file(spark: SparkSession, file: SourceFile) -> DataFrame:
     # Read as Latin-1, which keeps every byte, so that invalid UTF-8 can be told field by field.
     reader = spark.read.options(header=True, multiLine=True, escape='"', encoding="ISO-8859-1")
-    frame = reader.csv(_path(file))
-    if not frame.columns:  # an empty file has no header, and no rows
+    header = reader.csv(_path(file)).columns
+    if not header:  # an empty file has no header, and no rows
         return _json_lines(spark, [file])
-    names = [_utf8(name.encode("iso-8859-1")).removeprefix("\ufeff") for name in frame.columns]
+    names = [_utf8(name.encode("iso-8859-1")).removeprefix("\ufeff") for name in header]
+    columns = [f"field{place}" for place in range(len(names))]
+    # Only a schema with a column for it makes Spark tell a row of more or fewer fields.
+    schema = ", ".join(f"{name} string" for name in (*columns, "broken"))
+    frame = reader.option("columnNameOfCorruptRecord", "broken").schema(schema).csv(_path(file))
     fields = [
-        F.encode(_column(raw), "ISO-8859-1").cast("string").alias(name)
-        for raw, name in zip(frame.columns, names, strict=True)
+        _bytes(raw).cast("string").alias(name) for raw, name in zip(columns, names, strict=True)
     ]
     numbered = _numbered(frame, [file]).select(
-        "source", "source_row", F.struct(*fields).alias("row")
+        "source", "source_row", _bytes("broken").alias("broken"), F.struct(*fields).alias("row")
     )
     valid = reduce(
         Column.__and__,
         (F.coalesce(F.is_valid_utf8(F.col("row")[name]), F.lit(True)) for name in names),
     )
+    whole = F.col("broken").isNull()
     return numbered.select(
         "source",
         "source_row",
-        F.when(valid, F.to_variant_object("row")).alias("record"),
-        F.to_json("row").cast("binary").alias("payload"),
-        F.when(~valid, "invalid_utf8").alias("reason"),
+        F.when(whole & valid, F.to_variant_object("row")).alias("record"),
+        F.coalesce("broken", F.to_json("row").cast("binary")).alias("payload"),
+        F.when(~whole, "unparsable").when(~valid, "invalid_utf8").alias("reason"),
     )
+
+
+def _bytes(name: str) -> Column:
+    """The bytes of a field that was read as Latin-1."""
+    return F.encode(name, "ISO-8859-1")
 
 
 def _column(name: str) -> Column:
