@@ -92,6 +92,9 @@ def ingested(tmp_path_factory, run_ingest, write):
     write(root / "objects" / "a.json", f"{one}\n{one}\n")
     write(root / "objects" / "b.json", f"{one} ] x")
     write(root / "objects" / "c.json", f"{one}\n \n")
+    two = (["first", "second"], ["third", "fourth"])
+    arrays = [json.dumps([alpaca(query) for query in queries], indent=2) for queries in two]
+    write(root / "two.json", "\n".join(arrays))
     write(root / "broken_csv" / "a.csv", BROKEN_CSV)
     write(root / "csv" / "a.csv", CSV)
     write(root / "csv" / "b.csv", CSV_OTHER_ORDER)
@@ -115,7 +118,7 @@ def ingested(tmp_path_factory, run_ingest, write):
         "lines": "lines.jsonl", "lines_gz": "lines.jsonl.gz", "json_lines": "json_lines.json",
         "pretty": "pretty.json", "pretty_gz": "pretty.json.gz", "compact": "compact.json",
         "one": "one.json", "broken": "broken.json", "csv": "csv", "empty": "empty/*",
-        "tails": "tails.jsonl", "objects": "objects", "broken_csv": "broken_csv",
+        "tails": "tails.jsonl", "objects": "objects", "two": "two.json", "broken_csv": "broken_csv",
         "parquet": "parquet", "delta": "delta [1] 100%", "odd": "odd",
     }  # fmt: skip
     inputs = [Input(pool=pool, path=f"{root}/{path}") for pool, path in paths.items()]
@@ -157,7 +160,7 @@ def test_json_array_with_one_damaged_element_refuses_only_this_one(ingested):
     assert ingested.reasons("pretty") == {1: "not_an_object", 2: "invalid_utf8"}
     number, damaged = ingested.rejects("pretty")
     assert number["payload"] == b"5"
-    assert b"caf" in damaged["payload"]
+    assert b'"caf\xe9"' in damaged["payload"]
 
 
 def test_json_array_zipped_or_compact_is_read(ingested):
@@ -178,11 +181,19 @@ def test_json_objects_over_many_lines_are_refused_not_cut_to_the_first(ingested)
     assert tail["payload"].endswith(b"} ] x")
 
 
-def test_json_array_that_breaks_off_is_unparsable_as_a_whole(ingested):
+def test_json_array_that_breaks_off_keeps_what_is_before_and_refuses_the_rest(ingested):
+    assert queries(ingested, "broken") == ["q"]
     (row,) = ingested.rejects("broken")
-    assert (row["source_row"], row["reason"]) == (0, "unparsable")
-    assert row["payload"] == b'[{"instruction": "q", "output": "r"}, {"instr'
+    assert (row["source_row"], row["reason"]) == (1, "unparsable")
+    assert row["payload"] == b'{"instr'
     assert row["payload_bytes"] == len(row["payload"])
+
+
+def test_json_arrays_one_after_the_other_are_not_cut_to_the_first(ingested):
+    assert queries(ingested, "two") == ["first", "second"]
+    (row,) = ingested.rejects("two")
+    assert (row["source_row"], row["reason"]) == (2, "unparsable")
+    assert json.loads(row["payload"]) == [alpaca("third"), alpaca("fourth")]
 
 
 def test_csv_keeps_quotes_line_breaks_and_utf8(ingested):
@@ -250,7 +261,7 @@ def test_empty_files_of_any_type_give_no_row(ingested):
 
 def test_ledger_counts_what_is_in_the_tables(ingested):
     reasons = Counter(row["reason"] for row in ingested.rejects())
-    assert reasons["unparsable"] == len(TAILS) + 8
+    assert reasons["unparsable"] == len(TAILS) + 9
     assert ingested.run.rejected == reasons
     assert ingested.run.input == len(ingested.samples()) + reasons.total()
 

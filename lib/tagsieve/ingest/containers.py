@@ -16,15 +16,14 @@ from urllib.parse import unquote
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from tagsieve.errors import RunError, UsageError
 from tagsieve.ingest.config import Input
+from tagsieve.ingest.json_arrays import ELEMENTS, read_elements
 
 if TYPE_CHECKING:
     from tagsieve.ingest.files import SourceFile
-
-MAX_JSON_ARRAY = 1 << 30
-"""A JSON array is parsed whole by one task; a larger file must be turned into JSON lines."""
 
 _COLUMNS = ("source", "source_row", "record", "payload", "reason")
 
@@ -82,16 +81,18 @@ def _json_lines(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
     value = F.col("value")
     first = (F.col("source_row") == 0) & value.startswith("\ufeff")
     text = F.when(first, F.substring(value, 2, 2**31 - 1)).otherwise(value)
-    return _parsed(lines.withColumn("text", text).where(F.trim("text") != ""))
+    return _parsed(lines.withColumn("text", text).where(F.trim("text") != ""), F.lit(True))
 
 
-def _parsed(frame: DataFrame) -> DataFrame:
-    """Parse `text` (bytes that should be UTF-8) into `record`."""
-    # Spark's text source keeps invalid bytes, so they are seen here and kept in the payload.
+def _parsed(frame: DataFrame, whole: Column) -> DataFrame:
+    """Parse `text` (bytes that should be UTF-8) into `record` where it is `whole`."""
+    # Neither Spark's text source nor a cast changes invalid bytes: they are seen here, and kept in
+    # the payload.
     valid = F.is_valid_utf8("text")
-    record = F.when(valid & _is_one_value(F.col("text")), F.expr("try_parse_json(text)"))
-    reason = F.when(~valid, "invalid_utf8").when(F.col("record").isNull(), "unparsable")
-    return frame.withColumn("record", record).select(
+    one = whole & valid & _is_one_value(F.col("text"))
+    frame = frame.withColumn("record", F.when(one, F.expr("try_parse_json(text)")))
+    reason = F.when(whole & ~valid, "invalid_utf8").when(F.col("record").isNull(), "unparsable")
+    return frame.select(
         "source",
         "source_row",
         "record",
@@ -112,51 +113,10 @@ def _is_one_value(text: Column) -> Column:
 
 
 def _json_arrays(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
-    for file in files:
-        if file.size > MAX_JSON_ARRAY:
-            raise UsageError(
-                f"inputs: {file.uri} is one JSON array of {file.size / 2**30:.1f} GiB; above 1 GiB "
-                "turn it into JSON lines (jq -c '.[]')"
-            )
-    whole = spark.read.text(_paths(files), wholetext=True)
-    names = [
-        (row["path"], _source(row["path"], files))
-        for row in whole.select(F.col("_metadata.file_path").alias("path")).distinct().collect()
-    ]
-    sources = spark.createDataFrame(names, "path string, source string")
-    whole = whole.select("value", F.col("_metadata.file_path").alias("path")).join(
-        F.broadcast(sources), "path"
-    )
-    text = F.regexp_replace(F.make_valid_utf8("value"), "^\ufeff?\\s*", "")
-    valid = F.is_valid_utf8("value")
-    # With an element type of string, each element keeps its own JSON text.
-    items = F.when(text.startswith("["), F.from_json(text, "array<string>")).otherwise(
-        F.array(text)
-    )
-    items = F.when(_is_one_value(text), items)
-    parsed = whole.select("source", "value", valid.alias("valid"), items.alias("items"))
-    broken = parsed.where(F.col("items").isNull()).select(
-        "source",
-        F.lit(0).cast("long").alias("source_row"),
-        F.lit(None).cast("variant").alias("record"),
-        F.col("value").cast("binary").alias("payload"),
-        F.lit("unparsable").alias("reason"),
-    )
-    elements = parsed.select(
-        "source", "valid", F.posexplode("items").alias("source_row", "text")
-    ).withColumn("text", F.coalesce("text", F.lit("null")))
-    # Bytes that were no UTF-8 stand as U+FFFD in their own element only.
-    damaged = ~F.col("valid") & F.contains("text", F.lit("\ufffd"))
-    record = F.when(~damaged, F.expr("try_parse_json(text)"))
-    reason = F.when(damaged, "invalid_utf8").when(record.isNull(), "unparsable")
-    good = elements.select(
-        "source",
-        F.col("source_row").cast("long"),
-        record.alias("record"),
-        F.col("text").cast("binary").alias("payload"),
-        reason.alias("reason"),
-    )
-    return good.unionByName(broken)
+    tasks = min(len(files), 4 * spark.sparkContext.defaultParallelism)
+    sources = spark.createDataFrame([(file.uri,) for file in files], "source string")
+    elements = sources.repartition(tasks).mapInArrow(read_elements, from_arrow_schema(ELEMENTS))
+    return _parsed(elements.withColumn("text", F.col("payload").cast("string")), F.col("whole"))
 
 
 def _csv(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
