@@ -1,6 +1,7 @@
 """Records come out of every type of file, each with the right row number and bytes."""
 
 import json
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,7 +51,27 @@ CSV = (
     b"caf\xc3\xa9 \xe4\xbd\xa0,utf8,\r\n"
     b"no answer,,z\r\n"
 )
+BROKEN_CSV = (
+    b"instruction,output\n"
+    b"whole,yes\n"
+    b"q,Hello, caf\xe9, again\n"
+    b"alone\n"
+    b'q,"say \\"hi\\", then go"\n'
+    b'"two\nlines","a ""b"", c"\n'
+)
 CSV_OTHER_ORDER = 'output,extra,instruction\nanswer,é,"{}"\n'.format(TEXT.replace('"', '""'))
+GOOD = json.dumps(alpaca("good"))
+TAILS = [
+    GOOD + GOOD,
+    GOOD + " garbage",
+    f"{GOOD},{GOOD}",
+    f"{GOOD}],[{GOOD}",
+    GOOD + "] garbage",
+    f'{GOOD}, "": {GOOD}}} garbage',
+    GOOD + ",",
+    "1],[2",
+    GOOD + "\0",
+]
 ODD_NAMES = ("a b", "100%", "a%20b", "a+b", "a[1]", "a{1,2}", "what?*", "é#x", "d&=")
 
 
@@ -66,6 +87,15 @@ def ingested(tmp_path_factory, run_ingest, write):
     write(root / "compact.json", json.dumps([alpaca("c 0"), alpaca("c 1")]) + "\n")
     write(root / "one.json", json.dumps(alpaca("one"), indent=2))
     write(root / "broken.json", '[{"instruction": "q", "output": "r"}, {"instr')
+    write(root / "tails.jsonl", "\n".join([*TAILS, f"\t{GOOD} ", GOOD]))
+    one = json.dumps(alpaca("one"), indent=2)
+    write(root / "objects" / "a.json", f"{one}\n{one}\n")
+    write(root / "objects" / "b.json", f"{one} ] x")
+    write(root / "objects" / "c.json", f"{one}\n \n")
+    two = (["first", "second"], ["third", "fourth"])
+    arrays = [json.dumps([alpaca(query) for query in queries], indent=2) for queries in two]
+    write(root / "two.json", "\n".join(arrays))
+    write(root / "broken_csv" / "a.csv", BROKEN_CSV)
     write(root / "csv" / "a.csv", CSV)
     write(root / "csv" / "b.csv", CSV_OTHER_ORDER)
     write(root / "csv" / "c.csv.gz", "instruction,output\nzipped,yes\n")
@@ -88,6 +118,7 @@ def ingested(tmp_path_factory, run_ingest, write):
         "lines": "lines.jsonl", "lines_gz": "lines.jsonl.gz", "json_lines": "json_lines.json",
         "pretty": "pretty.json", "pretty_gz": "pretty.json.gz", "compact": "compact.json",
         "one": "one.json", "broken": "broken.json", "csv": "csv", "empty": "empty/*",
+        "tails": "tails.jsonl", "objects": "objects", "two": "two.json", "broken_csv": "broken_csv",
         "parquet": "parquet", "delta": "delta [1] 100%", "odd": "odd",
     }  # fmt: skip
     inputs = [Input(pool=pool, path=f"{root}/{path}") for pool, path in paths.items()]
@@ -111,6 +142,15 @@ def test_json_lines_are_numbered_by_line_and_refused_with_their_bytes(ingested, 
     assert refused == LINE_REASONS
 
 
+def test_json_line_with_more_than_one_value_is_refused_whole(ingested):
+    """What follows a value closes the list or the object in which a parser might look for it."""
+    *refused, duplicate = ingested.rejects("tails")
+    assert [row["payload"] for row in refused] == [text.encode() for text in TAILS]
+    assert {row["reason"] for row in refused} == {"unparsable"}
+    assert [row["source_row"] for row in ingested.samples("tails")] == [len(TAILS)]
+    assert (duplicate["source_row"], duplicate["reason"]) == (len(TAILS) + 1, "duplicate")
+
+
 def test_json_lines_in_a_json_file_are_read(ingested):
     assert queries(ingested, "json_lines") == ["jl 0", "jl 1"]
 
@@ -120,7 +160,7 @@ def test_json_array_with_one_damaged_element_refuses_only_this_one(ingested):
     assert ingested.reasons("pretty") == {1: "not_an_object", 2: "invalid_utf8"}
     number, damaged = ingested.rejects("pretty")
     assert number["payload"] == b"5"
-    assert b"caf" in damaged["payload"]
+    assert b'"caf\xe9"' in damaged["payload"]
 
 
 def test_json_array_zipped_or_compact_is_read(ingested):
@@ -133,11 +173,27 @@ def test_json_object_over_many_lines_is_one_record(ingested):
     assert queries(ingested, "one") == ["one"]
 
 
-def test_json_array_that_breaks_off_is_unparsable_as_a_whole(ingested):
+def test_json_objects_over_many_lines_are_refused_not_cut_to_the_first(ingested):
+    assert [row["source"][-6:] for row in ingested.samples("objects")] == ["c.json"]
+    several, tail = ingested.rejects("objects")
+    assert several["reason"] == tail["reason"] == "unparsable"
+    assert several["payload"].count(b'"instruction"') == 2
+    assert tail["payload"].endswith(b"} ] x")
+
+
+def test_json_array_that_breaks_off_keeps_what_is_before_and_refuses_the_rest(ingested):
+    assert queries(ingested, "broken") == ["q"]
     (row,) = ingested.rejects("broken")
-    assert (row["source_row"], row["reason"]) == (0, "unparsable")
-    assert row["payload"] == b'[{"instruction": "q", "output": "r"}, {"instr'
+    assert (row["source_row"], row["reason"]) == (1, "unparsable")
+    assert row["payload"] == b'{"instr'
     assert row["payload_bytes"] == len(row["payload"])
+
+
+def test_json_arrays_one_after_the_other_are_not_cut_to_the_first(ingested):
+    assert queries(ingested, "two") == ["first", "second"]
+    (row,) = ingested.rejects("two")
+    assert (row["source_row"], row["reason"]) == (2, "unparsable")
+    assert json.loads(row["payload"]) == [alpaca("third"), alpaca("fourth")]
 
 
 def test_csv_keeps_quotes_line_breaks_and_utf8(ingested):
@@ -156,6 +212,16 @@ def test_csv_keeps_quotes_line_breaks_and_utf8(ingested):
     ]
     assert b"latin" in refused[0]["payload"]
     assert json.loads(refused[1]["payload"]) == {"instruction": "no answer", "a`b.c": "z"}
+
+
+def test_csv_rows_of_more_or_fewer_fields_are_refused_with_their_bytes(ingested):
+    rows = {row["source_row"]: row["turns"] for row in ingested.samples("broken_csv")}
+    assert {row: [turn["content"] for turn in turns] for row, turns in rows.items()} == {
+        0: ["whole", "yes"],
+        4: ["two\nlines", 'a "b", c'],
+    }
+    refused = [(row["reason"], row["payload"]) for row in ingested.rejects("broken_csv")]
+    assert refused == [("unparsable", line) for line in BROKEN_CSV.split(b"\n")[2:5]]
 
 
 def test_csv_files_of_one_folder_may_differ_in_their_header(ingested):
@@ -191,6 +257,13 @@ def test_files_with_odd_names_are_read_and_named_as_they_are(ingested):
 
 def test_empty_files_of_any_type_give_no_row(ingested):
     assert ingested.rows("samples", "empty") == ingested.rows("rejects", "empty") == []
+
+
+def test_ledger_counts_what_is_in_the_tables(ingested):
+    reasons = Counter(row["reason"] for row in ingested.rejects())
+    assert reasons["unparsable"] == len(TAILS) + 9
+    assert ingested.run.rejected == reasons
+    assert ingested.run.input == len(ingested.samples()) + reasons.total()
 
 
 def test_dataset_made_by_save_to_disk_is_read_and_named_after_itself(ingested):

@@ -16,15 +16,14 @@ from urllib.parse import unquote
 
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from tagsieve.errors import RunError, UsageError
 from tagsieve.ingest.config import Input
+from tagsieve.ingest.json_arrays import ELEMENTS, read_elements
 
 if TYPE_CHECKING:
     from tagsieve.ingest.files import SourceFile
-
-MAX_JSON_ARRAY = 1 << 30
-"""A JSON array is parsed whole by one task; a larger file must be turned into JSON lines."""
 
 _COLUMNS = ("source", "source_row", "record", "payload", "reason")
 
@@ -82,69 +81,42 @@ def _json_lines(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
     value = F.col("value")
     first = (F.col("source_row") == 0) & value.startswith("\ufeff")
     text = F.when(first, F.substring(value, 2, 2**31 - 1)).otherwise(value)
-    return _parsed(lines.withColumn("text", text).where(F.trim("text") != ""))
+    return _parsed(lines.withColumn("text", text).where(F.trim("text") != ""), F.lit(True))
 
 
-def _parsed(frame: DataFrame) -> DataFrame:
-    """Parse `text` (bytes that should be UTF-8) into `record`."""
-    # Spark's text source keeps invalid bytes, so they are seen here and kept in the payload.
+def _parsed(frame: DataFrame, whole: Column) -> DataFrame:
+    """Parse `text` (bytes that should be UTF-8) into `record` where it is `whole`."""
+    # Neither Spark's text source nor a cast changes invalid bytes: they are seen here, and kept in
+    # the payload.
     valid = F.is_valid_utf8("text")
-    record = F.when(valid, F.expr("try_parse_json(text)"))
-    reason = F.when(~valid, "invalid_utf8").when(record.isNull(), "unparsable")
+    one = whole & valid & _is_one_value(F.col("text"))
+    frame = frame.withColumn("record", F.when(one, F.expr("try_parse_json(text)")))
+    reason = F.when(whole & ~valid, "invalid_utf8").when(F.col("record").isNull(), "unparsable")
     return frame.select(
         "source",
         "source_row",
-        record.alias("record"),
+        "record",
         F.col("text").cast("binary").alias("payload"),
         reason.alias("reason"),
     )
+
+
+def _is_one_value(text: Column) -> Column:
+    """Whether nothing follows the first JSON value of a text, which Spark's parsers do not look at.
+
+    What follows it in a list is a comma or a bracket, in an object a comma or a brace; after a
+    comma a list goes on with a value, an object with a name. So only the end fits both.
+    """
+    listed = F.json_array_length(F.concat(F.lit("["), text, F.lit("]"))) == 1
+    named = F.json_object_keys(F.concat(F.lit('{"":'), text, F.lit("}"))).isNotNull()
+    return F.coalesce(listed, F.lit(False)) & named
 
 
 def _json_arrays(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
-    for file in files:
-        if file.size > MAX_JSON_ARRAY:
-            raise UsageError(
-                f"inputs: {file.uri} is one JSON array of {file.size / 2**30:.1f} GiB; above 1 GiB "
-                "turn it into JSON lines (jq -c '.[]')"
-            )
-    whole = spark.read.text(_paths(files), wholetext=True)
-    names = [
-        (row["path"], _source(row["path"], files))
-        for row in whole.select(F.col("_metadata.file_path").alias("path")).distinct().collect()
-    ]
-    sources = spark.createDataFrame(names, "path string, source string")
-    whole = whole.select("value", F.col("_metadata.file_path").alias("path")).join(
-        F.broadcast(sources), "path"
-    )
-    text = F.regexp_replace(F.make_valid_utf8("value"), "^\ufeff?\\s*", "")
-    valid = F.is_valid_utf8("value")
-    # With an element type of string, each element keeps its own JSON text.
-    items = F.when(text.startswith("["), F.from_json(text, "array<string>")).otherwise(
-        F.array(text)
-    )
-    parsed = whole.select("source", "value", valid.alias("valid"), items.alias("items"))
-    broken = parsed.where(F.col("items").isNull()).select(
-        "source",
-        F.lit(0).cast("long").alias("source_row"),
-        F.lit(None).cast("variant").alias("record"),
-        F.col("value").cast("binary").alias("payload"),
-        F.lit("unparsable").alias("reason"),
-    )
-    elements = parsed.select(
-        "source", "valid", F.posexplode("items").alias("source_row", "text")
-    ).withColumn("text", F.coalesce("text", F.lit("null")))
-    # Bytes that were no UTF-8 stand as U+FFFD in their own element only.
-    damaged = ~F.col("valid") & F.contains("text", F.lit("\ufffd"))
-    record = F.when(~damaged, F.expr("try_parse_json(text)"))
-    reason = F.when(damaged, "invalid_utf8").when(record.isNull(), "unparsable")
-    good = elements.select(
-        "source",
-        F.col("source_row").cast("long"),
-        record.alias("record"),
-        F.col("text").cast("binary").alias("payload"),
-        reason.alias("reason"),
-    )
-    return good.unionByName(broken)
+    tasks = min(len(files), 4 * spark.sparkContext.defaultParallelism)
+    sources = spark.createDataFrame([(file.uri,) for file in files], "source string")
+    elements = sources.repartition(tasks).mapInArrow(read_elements, from_arrow_schema(ELEMENTS))
+    return _parsed(elements.withColumn("text", F.col("payload").cast("string")), F.col("whole"))
 
 
 def _csv(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
@@ -155,28 +127,37 @@ def _csv(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
 def _csv_file(spark: SparkSession, file: SourceFile) -> DataFrame:
     # Read as Latin-1, which keeps every byte, so that invalid UTF-8 can be told field by field.
     reader = spark.read.options(header=True, multiLine=True, escape='"', encoding="ISO-8859-1")
-    frame = reader.csv(_path(file))
-    if not frame.columns:  # an empty file has no header, and no rows
+    header = reader.csv(_path(file)).columns
+    if not header:  # an empty file has no header, and no rows
         return _json_lines(spark, [file])
-    names = [_utf8(name.encode("iso-8859-1")).removeprefix("\ufeff") for name in frame.columns]
+    names = [_utf8(name.encode("iso-8859-1")).removeprefix("\ufeff") for name in header]
+    columns = [f"field{place}" for place in range(len(names))]
+    # Only a schema with a column for it makes Spark tell a row of more or fewer fields.
+    schema = ", ".join(f"{name} string" for name in (*columns, "broken"))
+    frame = reader.option("columnNameOfCorruptRecord", "broken").schema(schema).csv(_path(file))
     fields = [
-        F.encode(_column(raw), "ISO-8859-1").cast("string").alias(name)
-        for raw, name in zip(frame.columns, names, strict=True)
+        _bytes(raw).cast("string").alias(name) for raw, name in zip(columns, names, strict=True)
     ]
     numbered = _numbered(frame, [file]).select(
-        "source", "source_row", F.struct(*fields).alias("row")
+        "source", "source_row", _bytes("broken").alias("broken"), F.struct(*fields).alias("row")
     )
     valid = reduce(
         Column.__and__,
         (F.coalesce(F.is_valid_utf8(F.col("row")[name]), F.lit(True)) for name in names),
     )
+    whole = F.col("broken").isNull()
     return numbered.select(
         "source",
         "source_row",
-        F.when(valid, F.to_variant_object("row")).alias("record"),
-        F.to_json("row").cast("binary").alias("payload"),
-        F.when(~valid, "invalid_utf8").alias("reason"),
+        F.when(whole & valid, F.to_variant_object("row")).alias("record"),
+        F.coalesce("broken", F.to_json("row").cast("binary")).alias("payload"),
+        F.when(~whole, "unparsable").when(~valid, "invalid_utf8").alias("reason"),
     )
+
+
+def _bytes(name: str) -> Column:
+    """The bytes of a field that was read as Latin-1."""
+    return F.encode(name, "ISO-8859-1")
 
 
 def _column(name: str) -> Column:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ _BY_NAME: dict[str, Container] = {
     ".csv": "csv",
     ".parquet": "parquet",
 }
-_COMPRESSED = (".gz", ".bz2", ".zst")
+_COMPRESSED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _HEAD = 64 * 1024
 
 
@@ -64,6 +65,18 @@ def find_files(source: Input) -> list[SourceFile]:
     if not listed:
         raise UsageError(f"inputs: path {source.path!r} (pool {source.pool}) has no files in it")
     return sorted(listed, key=lambda file: file.uri)
+
+
+@contextmanager
+def open_file(uri: str) -> Iterator[Any]:
+    """The bytes of a file, unpacked by its name; one put together of several packed parts too."""
+    import fsspec
+    import pyarrow as pa
+
+    codec = next((codec for end, codec in _COMPRESSED.items() if uri.lower().endswith(end)), None)
+    files, path = fsspec.core.url_to_fs(uri)
+    with files.open(path, "rb") as file, pa.input_stream(file, compression=codec) as stream:
+        yield stream
 
 
 def _is_hidden(part: str) -> bool:
