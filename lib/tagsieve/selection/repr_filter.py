@@ -5,11 +5,14 @@ Equal to the loop that takes row after row, for any block size, precision, threa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tagsieve.engines.vectors import (
+    ALIGNED,
+    AT_ONCE,
     Array,
     Products,
     Vectors,
@@ -61,21 +64,29 @@ class Taken:
         self.count = need
 
     def passed(self, rows: Vectors, start: int = 0) -> Array:
-        """Which of `rows` none of those taken from the `start`th on refuses: their numbers."""
-        if self.count == start:
-            return np.arange(len(rows))
-        taken = self.vectors(start)
+        """Which of `rows` none of those taken from the `start`th on refuses: their numbers.
+
+        Those taken are looked at piece by piece, so that memory does not grow with their products.
+        """
+        import torch
+
+        refused = torch.zeros(len(rows), dtype=torch.bool, device=self.products.device)
+        for piece in self._pieces(len(rows), start, self.count):
+            self._refuse(rows, self.vectors()[piece], refused)
+        numbers: Array = (~refused).nonzero().ravel().cpu().numpy()
+        return numbers
+
+    def _refuse(self, rows: Vectors, taken: Vectors, refused: torch.Tensor) -> None:
+        """Set `refused` (bool [len(rows)]) where any of `taken` refuses the row."""
         rough = products(rows.units, taken.units)
         best = rough.amax(dim=1)
         low, high = self.tau - self.products.margin, self.tau + self.products.margin
-        refused = best > high
+        refused |= best > high
         unsure = ((best > low) & ~refused).nonzero().ravel()
         if len(unsure):
             i, j = (rough[unsure] > low).nonzero(as_tuple=True)
             i = unsure[i]
             refused[i[above(rows, taken, i, j, self.tau)]] = True
-        numbers: Array = (~refused).nonzero().ravel().cpu().numpy()
-        return numbers
 
     def alike(self, rows: Vectors) -> tuple[Array, Array]:
         """The pairs `i` < `j` of rows that refuse each other, in the order of `i`."""
@@ -114,22 +125,38 @@ class Taken:
                 most = int(earlier.max())
                 if not most:
                     continue
-                rough = products(fine.units(rows), taken.units[:most])
-                ranks = torch.arange(most, device=fine.device)
-                later = ranks[None] >= on_device(earlier)[:, None]
-                rough = rough.masked_fill(later, -torch.inf)
-                best = rough.amax(dim=1, keepdim=True)
-                close = (rough >= best - 2 * fine.margin) & ~later
-                i, j = (part.cpu().numpy() for part in close.nonzero(as_tuple=True))
-                found, places, exact = most_alike(i, j, similarities(rows, host, i, j))
-                nearest[start + found], similarity[start + found] = places, exact
+                units, before_row = fine.units(rows), on_device(earlier)[:, None]
+                best = torch.full((len(rows), 1), -torch.inf, device=fine.device)
+                found = []
+                for piece in self._pieces(len(rows), 0, most):
+                    rough = products(units, taken.units[piece])
+                    ranks = torch.arange(piece.start, piece.stop, device=fine.device)
+                    later = ranks[None] >= before_row
+                    rough = rough.masked_fill(later, -torch.inf)
+                    best = torch.maximum(best, rough.amax(dim=1, keepdim=True))
+                    close = (rough >= best - 2 * fine.margin) & ~later
+                    i, j = (part.cpu().numpy() for part in close.nonzero(as_tuple=True))
+                    j += piece.start
+                    found.append(most_alike(i, j, similarities(rows, host, i, j)))
+                i, j, exact = (np.concatenate(column) for column in zip(*found, strict=True))
+                numbers, places, exact = most_alike(i, j, exact)
+                nearest[start + numbers], similarity[start + numbers] = places, exact
         return nearest, similarity
+
+    def _pieces(self, count: int, start: int, stop: int) -> Iterator[slice]:
+        """The `start`th to the `stop`th row taken in pieces, each compared with `count` rows at a
+        time."""
+        step = max(1, AT_ONCE[self.products.device] // max(1, count))
+        if step > ALIGNED:
+            step -= step % ALIGNED
+        for first in range(start, stop, step):
+            yield slice(first, min(first + step, stop))
 
 
 class ReprFilter:
     """Takes rows in score order until there are `size`, none too like one that it took before.
 
-    Memory: the rows taken, and for a block of n rows the n x taken products.
+    Memory: the rows taken, the block, and the products that are made at a time.
     """
 
     def __init__(self, tau: float, size: int, dtype: str | None = None) -> None:
