@@ -202,6 +202,9 @@ def test_uri_that_cannot_be_reached_is_refused_before_anything_is_written(
         assert done.exit_code == 2
         assert re.search(f"{setting}={place}: cannot be reached: {told}", done.stderr)
     assert not (tmp_path / "lakes").exists()
+    done = tagsieve("maintain", "--lake", "s3://bucket/lake")
+    assert done.exit_code == 2
+    assert "--lake=s3://bucket/lake: cannot be reached: Install s3fs" in done.stderr
 
 
 def test_run_without_write_permission_names_the_setting(tagsieve, recipe, tmp_path, monkeypatch):

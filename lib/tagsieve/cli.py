@@ -362,10 +362,11 @@ def maintain(
 
 def _open_lake(given: str | None, of_several: bool = True) -> Lake:
     """The lake that was given, else the one in lakes/; `of_several`: the last used one."""
-    from tagsieve.lake import Lake
+    from tagsieve.lake import Lake, check_scheme
 
     if given is None:
         given = _lake_here(of_several)
+    check_scheme("--lake", given)
     lake = Lake(given)
     if not lake.tables():
         raise UsageError(f"lake {lake.root}: no tables there; has a run been made?")

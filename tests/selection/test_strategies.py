@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -452,6 +453,24 @@ def test_unusable_vectors_are_quarantined_by_reason_and_counted(run, lake):
         assert {row["key"]: row["reason"] for row in rows_there} == {
             "c/w": "vector_width", "c/z": "zero_vector", "c/n": "nan_vector", "c/i": "nan_vector",
         }  # fmt: skip
+
+
+def test_an_encoder_or_a_scorer_that_has_made_nothing_leaves_the_selection_as_it_is(
+    run, rows, lake, engines
+):
+    run(strategy="top_score", size=10)
+    before = chosen(lake)
+    for n, (sources, values, why) in enumerate((
+        (replace(SOURCES, encoder="other-1"), {"strategy": "kcenter"},
+         r"embeddings has no row by other-1, .*; those there are by e-1\. Run the step embed"),
+        (replace(SOURCES, scorers={"c": "c-9", "q": "q-2"}),
+         {"strategy": "top_score", "score": "c * q"},
+         r"scores has no row by c-9, .*; those there are by c-1, q-2\. Run the step score"),
+    )):  # fmt: skip
+        config = select_config({"name": "mine", "size": 10, **values})
+        with pytest.raises(RunError, match=why):
+            recorded(lake, engines, "select mine", f"odd{n}", select, config, sources, ["a", "b"])
+    assert chosen(lake) == before
 
 
 def test_rows_that_lack_a_score_are_named(run, rows, lake):

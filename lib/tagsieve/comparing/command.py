@@ -9,7 +9,7 @@ import fsspec
 
 from tagsieve.console import Console
 from tagsieve.engines.context import Context, Engines
-from tagsieve.lake import Lake
+from tagsieve.lake import Lake, check_scheme
 from tagsieve.ledger import StepRun, new_run_id
 from tagsieve.page import make_folder, write_json
 
@@ -30,9 +30,10 @@ def run_command(
     """Find figures in `tables` as they are now, write the page `out` (`write`, with an fsspec file
     system and a path) and the figures beside it as JSON, and `show` them in the terminal.
 
-    Writes nothing to the lake. Raises RunError, before it looks for anything, where the folder of
-    `out` cannot be made.
+    Writes nothing to the lake. Raises, before it looks for anything, RunError where the folder of
+    `out` cannot be made, UsageError for a URI that cannot be reached.
     """
+    check_scheme("--out", out)
     files, path = fsspec.core.url_to_fs(out)
     make_folder("--out", files, path)
     run = StepRun(lake, new_run_id(), name)

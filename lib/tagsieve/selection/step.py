@@ -14,7 +14,7 @@ from tagsieve.engines.context import Context
 from tagsieve.engines.pools import first_pools
 from tagsieve.engines.screened import SCREENED, screened
 from tagsieve.errors import RunError, UsageError
-from tagsieve.lake import PAYLOAD_BYTES
+from tagsieve.lake import PAYLOAD_BYTES, TABLES
 from tagsieve.ledger import StepRun, fingerprint
 from tagsieve.selection.clustering import Clustered, clustered
 from tagsieve.selection.comparative import Compared, clusters_of, comparative, judged
@@ -91,7 +91,7 @@ def select(
     and `near_duplicate` by the strategies that say so, `not_selected`. Quarantined: vectors that
     are unusable. Raises UsageError for a condition that Spark does not understand and for a
     selection in `without` that is not there, RunError on a shortfall when `shortfall` is
-    `error`.
+    `error`, and when there is no candidate since the encoder or a scorer has made nothing.
 
     `larger`: the name and the run of a selection of which this is the beginning (`beginnings`), so
     that it is not found again.
@@ -141,6 +141,8 @@ def select(
         }
     run.input = sum(counts.values())
     eligible = counts.pop(None, 0)
+    if not eligible:
+        _check_made(context, sources, counts)
     candidates = samples.where(F.col("reason").isNull()).drop("reason")
     started = time.monotonic()
     wanted = eligible if config.rows is None else config.rows
@@ -179,6 +181,29 @@ def select(
         run.wrote("quarantine")
     if _has_clusters(config):
         run.wrote("centroids", "clusters")
+
+
+def _check_made(context: Context, sources: Sources, counts: dict[str | None, int]) -> None:
+    """Raise RunError where nothing can be chosen since the recipe's encoder or one of its scorers
+    has made no row of the lake, rather than put an empty selection in the place of another."""
+    made = (
+        ("embeddings", "embed", [sources.encoder]),
+        ("scores", "score", sources.scorers.values()),
+    )
+    for table, step, named in made:
+        if not counts.get(LACKS[table]):
+            continue
+        column = TABLES[table].partition_by[0]
+        found = context.lake.delta(table, context.run.read[table])
+        there = {str(part[column]) for part in found.partitions()} if found else set()
+        lacking = sorted(name for name in named if name and name not in there)
+        if lacking:
+            others = f"; those there are by {', '.join(sorted(there))}" if there else ""
+            raise RunError(
+                f"select: {table} has no row by {lacking[0]}, which the recipe names{others}. Run "
+                f"the step {step}, or name the settings that made them (dtype: auto goes by the "
+                "machine that submits)"
+            )
 
 
 def _check_shortfall(run: StepRun, config: SelectConfig, missing: int) -> None:
