@@ -276,8 +276,21 @@ def diff(old: str, new: str, lake: str | None, rows: int) -> None:
     show_default=True,
     help="The page; its figures lie beside it as JSON.",
 )
+@click.option(
+    "--diversity-rows",
+    type=click.IntRange(min=0),
+    default=100_000,
+    show_default=True,
+    help="Of larger selections, measure the diversity by so many rows; 0: of none.",
+)
 @click.pass_context
-def compare(ctx: click.Context, selections: tuple[str, ...], lake: str | None, out: str) -> None:
+def compare(
+    ctx: click.Context,
+    selections: tuple[str, ...],
+    lake: str | None,
+    out: str,
+    diversity_rows: int,
+) -> None:
     """Compare selections and mixtures: overlap, tags, lengths, scores, pools, verbs, diversity."""
     from tagsieve import comparing
     from tagsieve.console import Console
@@ -285,7 +298,7 @@ def compare(ctx: click.Context, selections: tuple[str, ...], lake: str | None, o
 
     opened = _open_lake(lake)
     with closing(Engines(verbose=_verbose(ctx.find_root()))) as engines:
-        comparing.compare(opened, engines, Console(), selections, out)
+        comparing.compare(opened, engines, Console(), selections, out, diversity_rows)
 
 
 @main.command()

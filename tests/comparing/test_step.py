@@ -6,16 +6,19 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from pyspark.sql import functions as F
 
 from handmade import put, sample, tagged
 from pages import Elements, check_alone
 from parity.neighbours import kth_distances
 from tagsieve.comparing import compare
+from tagsieve.comparing import diversity as module
 from tagsieve.comparing.overlap import overlap
 from tagsieve.comparing.rows import compared_rows
 from tagsieve.comparing.table import show_comparison
 from tagsieve.comparing.tags import ontology_versions, tag_figures, tagged_rows
 from tagsieve.console import Console
+from tagsieve.engines import vector_rows
 from tagsieve.errors import RunError, UsageError
 from tagsieve.lake import Lake
 
@@ -163,9 +166,65 @@ def test_compare_diversity_is_mean_distance_to_the_nearest_usable_row(figures):
     for name, chosen in SETS.items():
         usable = [n for n in chosen if n != 8]
         (told,) = figures[name]["diversity"]
-        assert (told["encoder"], told["rows"]) == ("e", len(usable))
+        assert told["encoder"] == "e"
+        assert told["rows"] == told["measured"] == len(usable)
         assert told["mean"] == pytest.approx(kth_distances(vectors()[usable], 1).mean(), abs=1e-14)
     assert figures["first"]["diversity"] == figures["twin"]["diversity"]
+
+
+@pytest.mark.parametrize("most", [1, 30])
+def test_diversity_of_more_rows_is_over_a_sample_of_them_each_against_all(
+    lake, make_context, monkeypatch, most
+):
+    rows = [("p" if n % 2 else "q", key(n)) for n in range(100)]
+    few = rows[:9]
+    select(lake, {"many": rows, "few": few})
+    drawn = np.random.default_rng(5).normal(size=(100, 8)).astype(np.float32)
+    # Some that cannot be compared.
+    drawn[::10] = 0
+    put(lake, "embeddings",
+        [{"sample_id": key(n), "encoder": "e", "vector": drawn[n].tolist()}
+         for n in range(100)])  # fmt: skip
+    # Many groups and tasks.
+    monkeypatch.setitem(vector_rows.WRITTEN, "parquet.block.row.count.limit", 7)
+    monkeypatch.setattr(module, "TASK_BYTES", 4 * 8 * 5)
+    context = make_context("compare")
+    names = ["many", "few"]
+    found = {
+        each.selection: each
+        for each in module.diversity(context, compared_rows(context, names), names, most)
+    }
+    for name, chosen in (("many", rows), ("few", few)):
+        hashed = context.engines.spark.createDataFrame(
+            [(place, *row) for place, row in enumerate(chosen)], "place int, pool string, id string"
+        ).orderBy(F.xxhash64(F.lit("diversity"), "id", "pool"))
+        usable = [n for n in range(len(chosen)) if drawn[n].any()]
+        sampled = {row["place"] for row in hashed.limit(most).collect()}
+        measured = [place for place, n in enumerate(usable) if n in sampled]
+        wanted = kth_distances(drawn[usable], 1)[measured].mean()
+        assert (found[name].rows, found[name].measured) == (len(usable), len(measured))
+        assert found[name].mean == pytest.approx(wanted, abs=1e-14)
+
+
+def test_compare_with_few_diversity_rows_says_over_how_many_a_mean_is(
+    full_lake, engines, tmp_path, capsys
+):
+    out = tmp_path / "compare.html"
+    compare(full_lake, engines, Console(), ["first", "apart"], str(out), diversity_rows=4)
+    told = capsys.readouterr().out
+    assert "nearest of first: mean over 4 of 6 rows" in told
+    assert "nearest of apart" not in told
+    assert "(mean over 4 of 6 rows)" in out.read_text("utf-8")
+
+
+def test_compare_without_diversity_rows_measures_none_and_says_so(
+    full_lake, engines, tmp_path, capsys
+):
+    out = tmp_path / "compare.html"
+    compare(full_lake, engines, Console(), ["apart"], str(out), diversity_rows=0)
+    found = json.loads(out.with_suffix(".json").read_text("utf-8"))
+    assert found["selections"][0]["diversity"] == []
+    assert "no diversity of any selection; --diversity-rows is 0" in capsys.readouterr().out
 
 
 def test_compare_verbs_are_those_of_first_human_turns(figures):

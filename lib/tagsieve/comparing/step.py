@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -39,11 +40,19 @@ ONLY_TAGS = 20
 SNIPPET = 600
 
 
-def compare(lake: Lake, engines: Engines, console: Console, names: Sequence[str], out: str) -> None:
+def compare(
+    lake: Lake,
+    engines: Engines,
+    console: Console,
+    names: Sequence[str],
+    out: str,
+    diversity_rows: int = 100_000,
+) -> None:
     """Compare selections: print a table, write the page `out` and, beside it, the figures as JSON.
 
-    Writes nothing to the lake. Raises UsageError for a selection that is not there, RunError where
-    `out` cannot be written.
+    `diversity_rows`: rows of a selection whose distance to the nearest other one is measured; of
+    more, so many are drawn; 0: none are. Writes nothing to the lake. Raises UsageError for a
+    selection that is not there, RunError where `out` cannot be written.
     """
     names = list(dict.fromkeys(names))
     check_names(lake, names)
@@ -52,11 +61,11 @@ def compare(lake: Lake, engines: Engines, console: Console, names: Sequence[str]
     def write(files: Any, path: str, found: Mapping[str, Any]) -> None:
         write_comparison(files, path, lake.root, found)
 
-    find = partial(comparison, names=names)
+    find = partial(comparison, names=names, diversity_rows=diversity_rows)
     run_command("compare", lake, engines, console, out, tables, find, write, show_comparison)
 
 
-def comparison(context: Context, names: Sequence[str]) -> dict[str, Any]:
+def comparison(context: Context, names: Sequence[str], diversity_rows: int) -> dict[str, Any]:
     """All figures of some selections, as plain values: `selections` (one each, in their order),
     `overlap` (one for each ordered pair), `lacking` (what could not be compared, and why) and
     `read` (the versions of the tables).
@@ -98,9 +107,9 @@ def comparison(context: Context, names: Sequence[str]) -> dict[str, Any]:
         for row in tag_figures(tagged, tags).collect():
             told = row.asDict()
             found[told.pop("selection")]["tags"] = told
-    for each in diversity(context, plain, names):
-        figures = {"encoder": each.encoder, "rows": each.rows, "mean": each.mean}
-        found[each.selection]["diversity"].append(figures)
+    for each in diversity(context, plain, names, diversity_rows):
+        figures = asdict(each)
+        found[figures.pop("selection")]["diversity"].append(figures)
     _add_verbs(rows, found)
     if len(names) > 1:
         _add_only(rows, held, tagged, found)
@@ -110,7 +119,7 @@ def comparison(context: Context, names: Sequence[str]) -> dict[str, Any]:
         "deciles": DECILES,
         "selections": list(found.values()),
         "overlap": overlap(names, shared),
-        "lacking": _lacking(list(found.values())),
+        "lacking": _lacking(list(found.values()), diversity_rows),
     }
 
 
@@ -159,13 +168,16 @@ def _add_only(
         found[told["selection"]]["only"] |= {"tags": told["total"], "top_tags": top}
 
 
-def _lacking(selections: Sequence[Mapping[str, Any]]) -> list[str]:
+def _lacking(selections: Sequence[Mapping[str, Any]], diversity_rows: int) -> list[str]:
     """What is left out of which selections, and the step that would make it."""
     tagged = {each["name"]: each["tags"] and each["tags"]["tagged"] for each in selections}
+    measured = ("vectors of two rows", "the step embed makes them")
+    if not diversity_rows:
+        measured = ("diversity", "--diversity-rows is 0")
     parts = (
         ("tags", tagged, "the steps tag and normalize make them"),
         ("scores", _column(selections, "scores"), "the step score makes them"),
-        ("vectors of two rows", _column(selections, "diversity"), "the step embed makes them"),
+        (measured[0], _column(selections, "diversity"), measured[1]),
         ("root verbs", _column(selections, "verbs"), "they are found in English instructions"),
     )
     found = []

@@ -26,6 +26,11 @@ def show_comparison(console: Console, found: Mapping[str, Any]) -> None:
         "coverage: share of all tags; instruction, response: median characters; nearest: mean "
         "distance to the nearest other row"
     )
+    for each in selections:
+        for of in each["diversity"][:1]:
+            if of["measured"] < of["rows"]:
+                told = f"{of['measured']:,} of {of['rows']:,} rows"
+                console.line(f"nearest of {each['name']}: mean over {told}")
     if len(selections) > 1:
         _show_overlap(console, [each["name"] for each in selections], found["overlap"])
     for sentence in found["lacking"]:
