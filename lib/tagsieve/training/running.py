@@ -21,6 +21,9 @@ from tagsieve.training.loop import Job, train_worker
 
 POLL_SECONDS = 0.5
 
+_BACKENDS = "cpu:gloo,cuda:nccl"
+"""As accelerate has it for FSDP: what is offloaded to the CPU is sent from there."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -78,6 +81,7 @@ def run_training(
     """
     import ray
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     config = job.config
@@ -88,6 +92,7 @@ def run_training(
     trainer = _torch_trainer(embedded)(
         train_worker,
         train_loop_config={"job": job},
+        torch_config=TorchConfig(backend=_BACKENDS if job.parallel == "fsdp" else None),
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
         ),
