@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import fsspec
@@ -47,7 +47,8 @@ def lease(lake: Lake, name: str, run_id: str) -> Iterator[None]:
 
     def renew() -> None:
         while not stop.wait(RENEW_SECONDS):
-            files.pipe_file(place, json.dumps(_mine(run_id)).encode())
+            with suppress(OSError):  # of a store that does not answer now; it may at the next
+                files.pipe_file(place, json.dumps(_mine(run_id)).encode())
 
     keeper = threading.Thread(target=renew, daemon=True)
     keeper.start()
