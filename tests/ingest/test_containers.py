@@ -305,3 +305,63 @@ def test_json_lines_read_in_many_blocks_are_numbered_in_file_order(tmp_path, spa
     assert sorted(tuple(row) for row in rows) == [
         (file.uri, n, n) for file in files for n in range(count)
     ]
+
+
+def rows_read(spark, folder):
+    """File, row and record of what is in a folder, and the leaves (scans, lists) of its plan."""
+    frame = read_records(spark, find_files(Input(pool="p", path=str(folder))))
+    rows = frame.selectExpr("source", "source_row", "to_json(record) record").collect()
+    found = sorted((row["source"].rpartition("/")[2], *row[1:]) for row in rows)
+    leaves = frame._jdf.queryExecution().analyzed().collectLeaves().size()
+    return [(name, number, json.loads(record)) for name, number, record in found], leaves
+
+
+def test_parquet_files_are_read_by_schema_not_one_by_one(tmp_path, spark):
+    expected = []
+    for number in range(24):
+        column = ("n", "m")[number % 2]
+        # What pandas writes about the rows is no part of a schema.
+        rows = [{column: row, "file": number} for row in range(number % 5 + 1)]
+        data = table(*rows).replace_schema_metadata({"rows": str(len(rows))})
+        name = f"{number:02}.parquet"
+        pq.write_table(data, tmp_path / name, row_group_size=2)
+        expected += [(name, place, row) for place, row in enumerate(rows)]
+    rows, leaves = rows_read(spark, tmp_path)
+    assert rows == expected
+    assert leaves == 4
+
+
+def test_csv_files_are_read_by_header_not_one_by_one(tmp_path, spark, write):
+    heads = {
+        "a,b\n": "ab", "b,a\n": "ba", "\n a,b\n": (" a", "b"), "a,b\r\n": "ab", "\ufeffa,b\n": "ab",
+        'a,"b\nc"\n': ("a", "b\nc"), 'a,"b\nd"\n': ("a", "b\nd"), "a,a,\n": ("a0", "a1", "_c2"),
+    }  # fmt: skip
+    expected = []
+    for number in range(3):
+        for place, (head, columns) in enumerate(heads.items()):
+            end = ".csv.gz" if number == 2 else ".csv"
+            rows = [[f"{number} {row} {name[0]}" for name in columns] for row in range(number + 1)]
+            line_end = "\r\n" if head.endswith("\r\n") else "\n"
+            text = head + "".join(",".join(row) + line_end for row in rows)
+            name = f"{number}{place}{end}"
+            write(tmp_path / name, text)
+            expected += [
+                (name, row, dict(zip(columns, fields, strict=True)))
+                for row, fields in enumerate(rows)
+            ]
+    write(tmp_path / "empty1.csv", "")
+    write(tmp_path / "empty2.csv", "")
+    rows, leaves = rows_read(spark, tmp_path)
+    assert rows == expected
+    assert leaves == 2 * (len(heads) + 1)
+
+
+def test_files_that_cannot_be_read_are_refused_by_name(tmp_path, spark, write):
+    write(tmp_path / "p" / "a.parquet", "no parquet")
+    write(tmp_path / "c" / "a.csv.gz", "a,b\n" * 1000)
+    packed = tmp_path / "c" / "a.csv.gz"
+    packed.write_bytes(packed.read_bytes()[:-10])
+    with pytest.raises(UsageError, match=r"inputs: file://.*/p/a\.parquet cannot be read as Parq"):
+        rows_read(spark, tmp_path / "p")
+    with pytest.raises(UsageError, match=r"inputs: file://.*/c/a\.csv\.gz cannot be read: Trunc"):
+        rows_read(spark, tmp_path / "c")

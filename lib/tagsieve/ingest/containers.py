@@ -9,33 +9,37 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from tagsieve.errors import RunError, UsageError
 from tagsieve.ingest.config import Input
+from tagsieve.ingest.files import SourceFile, open_file
 from tagsieve.ingest.json_arrays import ELEMENTS, read_elements
 
-if TYPE_CHECKING:
-    from tagsieve.ingest.files import SourceFile
-
+_READERS = 16
+_HEAD = 64 * 1024
+_HEADER = re.compile(rb'\s*+(?:[^"\r\n]|"[^"]*")*+[\r\n]')
 _COLUMNS = ("source", "source_row", "record", "payload", "reason")
 
 
 def read_records(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
-    """All records of `files`: one frame per type of file, whatever their number."""
+    """All records of `files`: a frame per type of file and its columns, whatever their number."""
     readers = {
         "json": _json_arrays,
         "jsonl": _json_lines,
         "csv": _csv,
-        "parquet": _rows,
-        "delta": _rows,
+        "parquet": _parquet,
+        "delta": _delta,
     }
     frames = []
     for kind in sorted({file.container for file in files}):
@@ -120,25 +124,41 @@ def _json_arrays(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
 
 
 def _csv(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
-    """CSV files: one frame each, since each header has its own order."""
-    return reduce(DataFrame.unionByName, (_csv_file(spark, file) for file in files))
+    """CSV files: one frame per header, since each header has its own order."""
+    frames = [_csv_group(spark, group) for group in _grouped(files, _head).values()]
+    return reduce(DataFrame.unionByName, frames)
 
 
-def _csv_file(spark: SparkSession, file: SourceFile) -> DataFrame:
+def _head(file: SourceFile) -> bytes:
+    """The start of a CSV file up to the end of its header: files with the same have the same
+    header. Where the end is not found the file is alone, unless it is empty."""
+    try:
+        with open_file(file.uri) as stream:
+            read: bytes = stream.read(_HEAD)
+    except OSError as error:
+        raise UsageError(f"inputs: {file.uri} cannot be read: {error}") from error
+    header = _HEADER.match(read)
+    if header is not None:
+        return header[0]
+    return read and read + file.uri.encode()
+
+
+def _csv_group(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
+    """CSV files of the same header."""
     # Read as Latin-1, which keeps every byte, so that invalid UTF-8 can be told field by field.
     reader = spark.read.options(header=True, multiLine=True, escape='"', encoding="ISO-8859-1")
-    header = reader.csv(_path(file)).columns
+    header = reader.csv(_path(files[0])).columns
     if not header:  # an empty file has no header, and no rows
-        return _json_lines(spark, [file])
+        return _json_lines(spark, files)
     names = [_utf8(name.encode("iso-8859-1")).removeprefix("\ufeff") for name in header]
     columns = [f"field{place}" for place in range(len(names))]
     # Only a schema with a column for it makes Spark tell a row of more or fewer fields.
     schema = ", ".join(f"{name} string" for name in (*columns, "broken"))
-    frame = reader.option("columnNameOfCorruptRecord", "broken").schema(schema).csv(_path(file))
+    frame = reader.option("columnNameOfCorruptRecord", "broken").schema(schema).csv(_paths(files))
     fields = [
         _bytes(raw).cast("string").alias(name) for raw, name in zip(columns, names, strict=True)
     ]
-    numbered = _numbered(frame, [file]).select(
+    numbered = _numbered(frame, files).select(
         "source", "source_row", _bytes("broken").alias("broken"), F.struct(*fields).alias("row")
     )
     valid = reduce(
@@ -169,13 +189,33 @@ def _utf8(name: bytes) -> str:
     return name.decode("utf-8", "replace")
 
 
-def _rows(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
-    """Parquet files or Delta tables: one frame each where their schemas may differ."""
+def _parquet(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
+    """Parquet files: one frame per schema."""
+    return _rows(spark, list(_grouped(files, _footer).values()))
+
+
+def _footer(file: SourceFile) -> str:
+    """The schema of a Parquet file. Raises UsageError where it has none."""
+    try:
+        with open_file(file.uri) as stream:
+            schema = pq.ParquetFile(stream).schema
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UsageError(f"inputs: {file.uri} cannot be read as Parquet: {error}") from error
+    return str(schema).partition("\n")[2]  # the first line is where it lies in memory
+
+
+def _delta(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
+    """Delta tables: one frame each, since Spark takes one path."""
+    return _rows(spark, [[file] for file in files])
+
+
+def _rows(spark: SparkSession, groups: list[list[SourceFile]]) -> DataFrame:
+    """Rows of files that have columns, those of each group with the same ones."""
     frames = []
-    for file in files:
-        frame = spark.read.format(file.container).load(_path(file))
+    for files in groups:
+        frame = spark.read.format(files[0].container).load(_paths(files))
         row = F.struct(*map(_column, frame.columns))
-        numbered = _numbered(frame.select(row.alias("row"), "_metadata"), [file])
+        numbered = _numbered(frame.select(row.alias("row"), "_metadata"), files)
         frames.append(
             numbered.select(
                 "source",
@@ -186,6 +226,17 @@ def _rows(spark: SparkSession, files: list[SourceFile]) -> DataFrame:
             )
         )
     return reduce(DataFrame.unionByName, frames)
+
+
+def _grouped(
+    files: list[SourceFile], key: Callable[[SourceFile], Hashable]
+) -> dict[Hashable, list[SourceFile]]:
+    """Files by a key that is read from each: many small reads at a time."""
+    groups: dict[Hashable, list[SourceFile]] = {}
+    with ThreadPoolExecutor(_READERS) as readers:
+        for file, found in zip(files, readers.map(key, files), strict=True):
+            groups.setdefault(found, []).append(file)
+    return groups
 
 
 def _numbered(frame: DataFrame, files: list[SourceFile]) -> DataFrame:
@@ -206,9 +257,11 @@ def _numbered(frame: DataFrame, files: list[SourceFile]) -> DataFrame:
     blocks = with_ids.groupBy("_path", "_block").agg(
         F.min("_id").alias("first"), F.count("*").alias("rows")
     )
+    uris = {file.uri for file in files}
+    table = files[0].uri if files[0].container == "delta" else None  # it has files of its own
     offsets, ends = [], dict[str, int]()
     for row in sorted(blocks.collect(), key=lambda row: (row["_path"], row["_block"])):
-        source = _source(row["_path"], files)
+        source = table or _source(row["_path"], uris)
         start = ends.get(source, 0)
         offsets.append((row["_path"], row["_block"], source, start - row["first"]))
         ends[source] = start + row["rows"]
@@ -235,12 +288,9 @@ def _path(file: SourceFile) -> str:
     return "".join(f"\\{sign}" if sign in "*?[]{}" else sign for sign in uri)
 
 
-def _source(path: str, files: list[SourceFile]) -> str:
+def _source(path: str, uris: set[str]) -> str:
     """The URI of the file that Spark shows as `path`: percent-encoded, `file:/` or `s3a://`."""
-    uris = {file.uri for file in files}
     plain = re.sub(r"^file:/+", "file:///", unquote(path)).replace("s3a://", "s3://", 1)
-    if files[0].container == "delta":
-        return files[0].uri  # a table is read alone, and its data files are its own
     for uri in (plain, path):
         if uri in uris:
             return uri
