@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError
 
 import pytest
 
-from handmade import rows_of
+from handmade import put, rows_of, sample
 from tagsieve.console import Console
 from tagsieve.engines.config import RayConfig
 from tagsieve.engines.context import Engines
@@ -48,14 +48,15 @@ def run(tmp_path, engines):
 def test_secrets_of_spark_are_in_no_table_and_on_no_card(run, tmp_path, tiny_llama, monkeypatch):
     cards = []
     monkeypatch.setattr("tagsieve.training.train", lambda *given: cards.append(given[-1]))
+    put(Lake(str(tmp_path / "lake")), "samples", [sample("p", "a", ("q",))])
     lake = run(
-        steps=["ingest", "select", "export", "train"],
+        steps=["select", "export", "train"],
         select={"strategy": "full", "name": "all"},
         train={"task": "sft", "selection": "all", "model": str(tiny_llama)},
         spark={"conf": PLAIN | SECRETS},
     )
     told = [row["recipe"] for row in rows_of(lake, "runs")]
-    assert len(told) == 4
+    assert len(told) == 3
     for recipe in [*told, *cards]:
         assert json.loads(recipe)["spark"]["conf"] == PLAIN | dict.fromkeys(SECRETS, "***")
     card = (tmp_path / "out" / "README.md").read_text()

@@ -54,11 +54,7 @@ def selected(lake):
     return [row["sample_id"] for row in rows]
 
 
-def test_the_recipe_judges_all_in_both_orders_and_fills_its_budget(
-    run, endpoint, engines, tmp_path
-):
-    lake = run("lake", steps=["ingest", "tag", "normalize", "analyze"])
-    shutil.copytree(tmp_path / "lake", tmp_path / "same")
+def test_the_recipe_judges_all_in_both_orders_and_fills_its_budget(run, endpoint, tmp_path):
     lake = run("lake")
     clusters = {row["sample_id"]: row["cluster"] for row in lake.arrow("clusters").to_pylist()}
     sizes = Counter(clusters.values())
@@ -79,7 +75,20 @@ def test_the_recipe_judges_all_in_both_orders_and_fills_its_budget(
     labels = lake.arrow("cluster_labels").to_pylist()
     assert {row["cluster"]: row["samples"] for row in labels if row["samples"]} == sizes
 
-    # The same ids at another parallelism, on the same tags.
+    # More rounds later only add their pairs.
+    calls = sum(endpoint.calls.values())
+    more = run("lake", "judge.rounds=2", steps=["judge", "select"])
+    pairs = {tuple(row[end] for end in "ab") for row in more.arrow("pairs").to_pylist()}
+    assert more.arrow("judgements").num_rows == 2 * len(pairs)
+    assert sum(endpoint.calls.values()) - calls == 2 * len(pairs) - len(judged)
+    assert json.loads((tmp_path / "out" / "dataset_info.json").read_text())
+
+
+@pytest.mark.soak
+def test_the_same_ids_at_another_parallelism(run, engines, tmp_path):
+    run("lake", steps=["ingest", "tag", "normalize", "analyze"])
+    shutil.copytree(tmp_path / "lake", tmp_path / "same")
+    lake = run("lake", steps=["cluster", "judge", "select"])
     spark, setting = engines.spark, "spark.sql.shuffle.partitions"
     before = spark.conf.get(setting)
     try:
@@ -89,11 +98,3 @@ def test_the_recipe_judges_all_in_both_orders_and_fills_its_budget(
     finally:
         spark.conf.set(setting, before)
     assert selected(other) == selected(lake)
-
-    # More rounds later only add their pairs.
-    calls = sum(endpoint.calls.values())
-    more = run("lake", "judge.rounds=2", steps=["judge", "select"])
-    pairs = {tuple(row[end] for end in "ab") for row in more.arrow("pairs").to_pylist()}
-    assert more.arrow("judgements").num_rows == 2 * len(pairs)
-    assert sum(endpoint.calls.values()) - calls == 2 * len(pairs) - len(judged)
-    assert json.loads((tmp_path / "out" / "dataset_info.json").read_text())

@@ -402,7 +402,11 @@ def test_semdedup_keeps_the_best_of_near_duplicates(run, rows, lake, workers):
 @pytest.mark.parametrize(
     ("settings", "fewer"),
     [
-        ({"strategy": "semdedup", "clusters": 6, "threshold": 0.85, "explain": True}, {}),
+        pytest.param(
+            {"strategy": "semdedup", "clusters": 6, "threshold": 0.85, "explain": True},
+            {},
+            marks=pytest.mark.soak,
+        ),
         ({"strategy": "kmeans", "clusters": 12}, {"clusters": 3}),
     ],
 )
