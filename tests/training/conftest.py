@@ -1,10 +1,14 @@
 """Trainings of a tiny model on toy rows."""
 
+from types import SimpleNamespace
+
 import pytest
+import ray.train
 from pydantic import TypeAdapter
 
 from handmade import put, sample
 from tagsieve.training import TrainConfig, train
+from tagsieve.training.loop import Job, _trainer
 from tiny_llama import make_tiny_llama
 from toys import WORDS, turns_of
 
@@ -50,6 +54,25 @@ def make_config(small_llama, tmp_path):
         return _ADAPTER.validate_python(given | settings)
 
     return make
+
+
+@pytest.fixture
+def train_alone(tmp_path, monkeypatch):
+    """Trains on the token ids in a folder by one worker that has the whole model, in this process
+    and without Ray; gives step -> loss."""
+    monkeypatch.setattr(ray.train, "report", lambda *args, **kwargs: None)
+
+    def train_it(config, tokenizer, rows):
+        one = config.model_copy(
+            update={"workers": 1, "parallel": "ddp", "checkpoint_steps": config.steps}
+        )
+        board = SimpleNamespace(tell=SimpleNamespace(remote=lambda told: None))
+        job = Job(one, config.model, None, tokenizer, rows, False, board, None, "float32", False, 1)
+        trainer = _trainer(job, str(tmp_path / "alone"))
+        trainer.train()
+        return {row["step"]: row["loss"] for row in trainer.state.log_history if "loss" in row}
+
+    return train_it
 
 
 @pytest.fixture

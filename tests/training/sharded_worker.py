@@ -19,9 +19,10 @@ from pydantic import TypeAdapter
 from torch import distributed
 from torch.distributed.fsdp import FSDPModule
 from transformers import AutoTokenizer, set_seed
+from transformers.modeling_utils import is_fsdp_enabled
 
 from tagsieve.training import TrainConfig
-from tagsieve.training.loop import Job, _trainer
+from tagsieve.training.loop import Job, _before_loading, _trainer
 
 
 def call_cpus_gpus() -> None:
@@ -58,13 +59,15 @@ def main() -> None:
     job = OnCpus(config, config.model, None, tokenizer, given["rows"], False, board, None,
                  "float32", False, 1)  # fmt: skip
     set_seed(config.seed)
+    _before_loading(job)
+    once = is_fsdp_enabled()  # what transformers asks before it loads weights
     # Ray Train takes every worker's part of a checkpoint into one folder.
     trainer = _trainer(job, given["folder"])
     trainer.train(resume_from_checkpoint=given.get("checkpoint"))
     if os.environ["RANK"] == "0":
         losses = {row["step"]: row["loss"] for row in trainer.state.log_history if "loss" in row}
         sharded = trainer.is_fsdp_enabled and isinstance(trainer.model, FSDPModule)
-        print(f"RESULT {json.dumps({'losses': losses, 'sharded': sharded})}")
+        print(f"RESULT {json.dumps({'losses': losses, 'sharded': sharded, 'once': once})}")
     distributed.destroy_process_group()
 
 

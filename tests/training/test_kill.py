@@ -2,12 +2,10 @@
 ends as one that nobody disturbed."""
 
 import json
-from types import SimpleNamespace
 
 import psutil
 import pyarrow.parquet as pq
 import pytest
-import ray.train
 import yaml
 
 from handmade import rows_of
@@ -16,7 +14,6 @@ from tagsieve.lake import Lake
 from tagsieve.training import sources
 from tagsieve.training.base import load_base
 from tagsieve.training.encoding import encode
-from tagsieve.training.loop import Job, _trainer
 
 STEPS = 30
 EVERY = 5
@@ -31,9 +28,8 @@ def losses(folder):
 
 
 @pytest.fixture
-def alone(make_context, tmp_path, monkeypatch):
+def alone(make_context, tmp_path, train_alone):
     """Step -> loss of the same training in this process, without Ray."""
-    monkeypatch.setattr(ray.train, "report", lambda *args, **kwargs: None)
 
     def train(config):
         context = make_context("train")
@@ -43,13 +39,7 @@ def alone(make_context, tmp_path, monkeypatch):
         encoded = encode(rows, sources.encoding_of(config, tokenizer)).orderBy("place").toArrow()
         (tmp_path / "rows" / "train").mkdir(parents=True)
         pq.write_table(encoded, tmp_path / "rows" / "train" / "0.parquet")
-        one = config.model_copy(update={"workers": 1, "checkpoint_steps": STEPS})
-        board = SimpleNamespace(tell=SimpleNamespace(remote=lambda told: None))
-        job = Job(one, config.model, None, tokenizer, str(tmp_path / "rows"), False, board, None,
-                  "float32", False, 1)  # fmt: skip
-        trainer = _trainer(job, str(tmp_path / "scratch"))
-        trainer.train()
-        return {row["step"]: row["loss"] for row in trainer.state.log_history if "loss" in row}
+        return train_alone(config, tokenizer, str(tmp_path / "rows"))
 
     return train
 

@@ -4,15 +4,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray.train
 from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from tagsieve.training.loop import Job, _trainer
 
 WORKER = Path(__file__).parent / "sharded_worker.py"
 STEPS, EVERY = 4, 2
@@ -35,19 +31,12 @@ def rows(tmp_path):
 
 
 @pytest.fixture
-def alone(rows, tmp_path, monkeypatch):
+def alone(rows, train_alone):
     """Step -> loss of one worker that has the whole model."""
-    monkeypatch.setattr(ray.train, "report", lambda *args, **kwargs: None)
 
     def train(config):
-        one = config.model_copy(update={"workers": 1, "parallel": "ddp"})
-        board = SimpleNamespace(tell=SimpleNamespace(remote=lambda told: None))
         tokenizer = AutoTokenizer.from_pretrained(config.model)
-        job = Job(one, config.model, None, tokenizer, rows(config.task), False, board, None,
-                  "float32", False, 1)  # fmt: skip
-        trainer = _trainer(job, str(tmp_path / "alone"))
-        trainer.train()
-        return {row["step"]: row["loss"] for row in trainer.state.log_history if "loss" in row}
+        return train_alone(config, tokenizer, rows(config.task))
 
     return train
 
@@ -68,6 +57,8 @@ def sharded(rows, tmp_path):
         assert told, done.stdout[-2000:] + done.stderr[-4000:]
         found = json.loads(told[0].removeprefix("RESULT "))
         assert found["sharded"]
+        # Not where there is a second model, whose weights would not be handed on.
+        assert found["once"] == (config.task != "dpo")
         return {int(step): loss for step, loss in found["losses"].items()}
 
     return train

@@ -89,8 +89,7 @@ def _check_machine(config: TrainConfig) -> None:
 
 def load_base(config: TrainConfig) -> Base:
     """The base model of a training. Raises UsageError where the task cannot be trained on it."""
-    model, revision = everywhere(config.model, config.revision)
-    folder = model_folder(model, revision)
+    folder = model_folder(config.model, config.revision)
     model_config = _model_config(folder, config.model)
     _check_weights(folder, config.model, model_config)
     longest = getattr(model_config.get_text_config(), "max_position_embeddings", None)
@@ -103,6 +102,7 @@ def load_base(config: TrainConfig) -> Base:
     _check_tokenizer(config, tokenizer)
     if isinstance(config, SftConfig | DpoConfig):
         tokenizer.chat_template = chat_template_of(config.template, tokenizer)
+    model, revision = everywhere(config.model, config.revision)
     return Base(model, revision, model_digest(folder), tokenizer)
 
 

@@ -275,12 +275,11 @@ def _arguments(job: Job, folder: str) -> dict[str, Any]:
 
 
 def _sharded(job: Job) -> dict[str, Any]:
-    given = job.config.parallel_args
     match job.parallel:
         case "fsdp":
-            return {"fsdp": True, "fsdp_config": {EFFICIENT: _loads_once(job), **given}}
+            return {"fsdp": True, "fsdp_config": _fsdp_config(job)}
         case "deepspeed":
-            return {"deepspeed": _merged(DEEPSPEED, given)}
+            return {"deepspeed": _merged(DEEPSPEED, job.config.parallel_args)}
     return {"ddp_find_unused_parameters": False}
 
 
@@ -296,15 +295,17 @@ def _merged(ours: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 def _before_loading(job: Job) -> None:
     """Tell transformers how weights are loaded: the trainer would, but after it has loaded them."""
     if job.parallel == "fsdp":
-        efficient = job.config.parallel_args.get(EFFICIENT, _loads_once(job))
         os.environ["ACCELERATE_USE_FSDP"] = "true"
-        os.environ["FSDP_CPU_RAMEFFICIENT_LOADING"] = str(efficient).lower()
+        efficient = _fsdp_config(job)[EFFICIENT]
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = str(efficient).lower()
 
 
-def _loads_once(job: Job) -> bool:
-    """Whether the first worker alone loads the weights and hands the others their parts. TRL does
-    not hand on those of a preference training's second model."""
-    return not isinstance(job.config, DpoConfig) or job.config.lora is not None
+def _fsdp_config(job: Job) -> dict[str, Any]:
+    """What is given, and that the first worker alone loads the weights and hands the others their
+    parts. TRL does not hand on those of a preference training's second model."""
+    config = job.config
+    once = not isinstance(config, DpoConfig) or config.lora is not None
+    return {EFFICIENT: once, **config.parallel_args}
 
 
 def _adapter(job: Job) -> dict[str, Any]:
